@@ -1,0 +1,1 @@
+"""Manager and worker: pure state machines, and the I/O around them."""

@@ -1,0 +1,1 @@
+"""Ids, blocks, chunks, units and errors: the words that every floor shares."""

@@ -1,0 +1,1 @@
+"""One worker runs sequences: scheduler, pages, sampler, stage executor."""

@@ -1,0 +1,1 @@
+"""Many workers run one model: stages, activations, hand-over."""

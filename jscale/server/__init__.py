@@ -1,0 +1,1 @@
+"""The endpoints: gateway, router, clients, the local cluster."""

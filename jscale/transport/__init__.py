@@ -1,0 +1,1 @@
+"""Bytes in motion: connections, framing, and the multicast that uses them."""

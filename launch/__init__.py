@@ -1,0 +1,1 @@
+"""The commands: flags become a frozen config, and one call."""

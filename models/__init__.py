@@ -1,0 +1,1 @@
+"""Flax models, cut into blocks that can be run alone."""
