@@ -38,6 +38,8 @@ class ChunkTable:
     """Regions one after the other, each cut into chunks that never cross a region.
 
     Region 0 holds the compiled executables (its size may be 0), region `1 + i` block i.
+    Region 0 comes first on the wire and lies last in the arena: a source knows where
+    its blocks lie before it knows how large its executables are.
     Every member builds the same table from the same sizes, so that a chunk's index
     alone names its bytes. Small: O(regions), not O(chunks).
     """
@@ -51,9 +53,12 @@ class ChunkTable:
 
     @functools.cached_property
     def _offsets(self) -> tuple[int, ...]:
-        """Where each region starts, and after the last, where it ends."""
-        aligned = (round_up(size, ALIGNMENT_BYTES) for size in self.region_sizes_bytes)
-        return tuple(itertools.accumulate(aligned, initial=0))
+        """Where each region starts, and after the last, where the arena ends."""
+        first, *blocks = (
+            round_up(size, ALIGNMENT_BYTES) for size in self.region_sizes_bytes
+        )
+        starts = tuple(itertools.accumulate(blocks, initial=0))
+        return (starts[-1], *starts[:-1], starts[-1] + first)
 
     @functools.cached_property
     def _firsts(self) -> tuple[int, ...]:

@@ -1,0 +1,293 @@
+"""What manager, workers, gateways and launchers say to each other.
+
+Values only: every message is frozen and travels as msgpack. Reports go up to the
+manager and say what happened (past tense); commands come down from it (imperative).
+"""
+
+import msgspec
+
+from jscale.core.ids import PipelineId, PlanId, WorkerId
+from jscale.engine.config import EngineConfig
+from jscale.pipeline.messages import PipelineSpec
+
+PROTOCOL_VERSION = 1
+"""Both sides name theirs in the first message; another number is refused."""
+
+
+class Message(msgspec.Struct, frozen=True, tag=True):
+    """A message of the control plane; subclasses are final."""
+
+
+class ModelSpec(msgspec.Struct, frozen=True):
+    """What every worker of a model must agree on."""
+
+    model_name: str
+    manifest: bytes
+    engine: EngineConfig
+    chunk_size_bytes: int
+    block_sizes_bytes: tuple[int, ...]
+
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks the model is cut into."""
+        return len(self.block_sizes_bytes)
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """Compiled executables, named by their digest."""
+
+    sha256: str
+    size_bytes: int
+    fingerprint: str
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A worker and where its data plane listens."""
+
+    worker: WorkerId
+    address: str
+
+
+# --- worker -> manager ---------------------------------------------------------
+
+
+class WorkerHello(Message):
+    """The first message of a worker, also after it lost sight of the manager."""
+
+    worker: WorkerId
+    data_address: str
+    serve_address: str
+    blocks: tuple[int, ...] = ()
+    bundle: Bundle | None = None
+    has_executables: bool = False
+    pipelines: tuple[PipelineSpec, ...] = ()
+    can_load_from_disk: bool = True
+    protocol_version: int = PROTOCOL_VERSION
+
+
+class BlockReady(Message):
+    """A block is verified and its parameters are views into the arena."""
+
+    block: int
+
+
+class ExecutablesReady(Message):
+    """The worker can run stages; `bundle` is what it could send to others."""
+
+    origin: str
+    took_ms: float
+    bundle: Bundle | None
+
+
+class TransferProgressed(Message):
+    """How far a multicast has come at this member."""
+
+    plan: PlanId
+    received_bytes: int
+    bytes_per_s: float
+
+
+class TransferEnded(Message):
+    """This member's part of a plan is over; `missing_chunks` is 0 if it is whole."""
+
+    plan: PlanId
+    missing_chunks: int
+
+
+class LoadFailed(Message):
+    """Blocks could not be read from disk."""
+
+    reason: str
+
+
+class PipelineOpened(Message):
+    """This worker's stages of the pipeline are ready to run."""
+
+    pipeline: PipelineId
+
+
+class PipelineRefused(Message):
+    """This worker cannot take part, for want of pages say."""
+
+    pipeline: PipelineId
+    reason: str
+
+
+class PipelineClosed(Message):
+    """This worker holds nothing of the pipeline any more."""
+
+    pipeline: PipelineId
+    reason: str = ""
+
+
+class PeerLost(Message):
+    """A data connection to another worker broke."""
+
+    peer: WorkerId
+
+
+class LeaveRequested(Message):
+    """The worker was asked to go (SIGTERM) and wants its sequences taken over."""
+
+
+WorkerReport = (
+    WorkerHello
+    | BlockReady
+    | ExecutablesReady
+    | TransferProgressed
+    | TransferEnded
+    | LoadFailed
+    | PipelineOpened
+    | PipelineRefused
+    | PipelineClosed
+    | PeerLost
+    | LeaveRequested
+)
+
+
+# --- manager -> worker ---------------------------------------------------------
+
+
+class Welcome(Message):
+    """The answer to a hello: what is served, and how."""
+
+    spec: ModelSpec
+    protocol_version: int = PROTOCOL_VERSION
+
+
+class Refuse(Message):
+    """The answer to a hello that cannot be accepted; the worker ends with it."""
+
+    reason: str
+
+
+class LoadFromDisk(Message):
+    """Read the blocks that are missing from the model's block store."""
+
+    path: str
+
+
+class JoinMulticast(Message):
+    """Take part in a plan; everything else follows from the order of `members`."""
+
+    plan: PlanId
+    kind: str
+    members: tuple[Member, ...]
+    bundle: Bundle | None
+
+
+class CancelMulticast(Message):
+    """Stop sending and receiving for a plan; what arrived stays."""
+
+    plan: PlanId
+
+
+class OpenPipeline(Message):
+    """Get the stages of this pipeline that are yours ready."""
+
+    spec: PipelineSpec
+
+
+class ClosePipeline(Message):
+    """Give the pipeline's pages back; its head returns the live sequences."""
+
+    pipeline: PipelineId
+    reason: str
+
+
+class Leave(Message):
+    """Nothing needs you any more: close what is open and end."""
+
+    reason: str
+
+
+WorkerCommand = (
+    Welcome
+    | Refuse
+    | LoadFromDisk
+    | JoinMulticast
+    | CancelMulticast
+    | OpenPipeline
+    | ClosePipeline
+    | Leave
+)
+
+
+# --- gateway and launcher <-> manager --------------------------------------------
+
+
+class GatewayHello(Message):
+    """The first message of a gateway."""
+
+    gateway: str
+    protocol_version: int = PROTOCOL_VERSION
+
+
+class ScaleTo(Message):
+    """So many workers are wanted from now on."""
+
+    num_workers: int
+
+
+class LauncherHello(Message):
+    """The first message of whoever can start worker processes."""
+
+    launcher: str
+    protocol_version: int = PROTOCOL_VERSION
+
+
+class WorkerExited(Message):
+    """A worker process that the launcher started has ended."""
+
+    worker: WorkerId
+    exit_code: int
+
+
+class LaunchWorker(Message):
+    """Start a worker process of that name."""
+
+    worker: WorkerId
+
+
+class Replica(msgspec.Struct, frozen=True):
+    """What a gateway may send sequences to."""
+
+    pipeline: PipelineId
+    head: WorkerId
+    serve_address: str
+    is_local: bool
+    capacity: int
+    workers: tuple[WorkerId, ...]
+
+
+class ReplicasChanged(Message):
+    """All replicas that are open now; replaces what was said before."""
+
+    replicas: tuple[Replica, ...]
+
+
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """One worker as people see it."""
+
+    worker: WorkerId
+    phase: str
+    blocks: tuple[int, ...]
+    received_bytes: int
+    bytes_per_s: float
+
+
+class StatusChanged(Message):
+    """The cluster as people see it."""
+
+    model_name: str
+    block_sizes_bytes: tuple[int, ...]
+    num_workers_wanted: int
+    workers: tuple[WorkerStatus, ...]
+    pipelines: tuple[PipelineSpec, ...]
+    note: str = ""
+
+
+GatewayReport = GatewayHello | ScaleTo
+GatewayCommand = ReplicasChanged | StatusChanged | Refuse
+LauncherReport = LauncherHello | WorkerExited
+LauncherCommand = LaunchWorker | Refuse

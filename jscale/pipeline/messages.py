@@ -1,0 +1,147 @@
+"""What workers tell each other while they serve, and what a head tells a gateway.
+
+Values only, as msgpack. The arrays of a micro-batch travel beside the header.
+"""
+
+import msgspec
+
+from jscale.core.ids import BatchId, PipelineId, SequenceId, WorkerId
+from jscale.engine.request import Request
+
+
+class StageSpec(msgspec.Struct, frozen=True):
+    """The blocks that one worker runs for one pipeline."""
+
+    worker: WorkerId
+    address: str
+    first_block: int
+    num_blocks: int
+
+
+class PipelineSpec(msgspec.Struct, frozen=True):
+    """An execution pipeline as its workers know it; never edited."""
+
+    pipeline: PipelineId
+    stages: tuple[StageSpec, ...]
+    num_pages: int
+
+    @property
+    def head(self) -> WorkerId:
+        """The worker of the first stage: it schedules, and talks to gateways."""
+        return self.stages[0].worker
+
+    @property
+    def is_local(self) -> bool:
+        """One stage covers the model: no activation leaves the worker."""
+        return len(self.stages) == 1
+
+    @property
+    def workers(self) -> tuple[WorkerId, ...]:
+        """Every worker once, in the order of the stages."""
+        return tuple(dict.fromkeys(stage.worker for stage in self.stages))
+
+
+# --- stage -> stage (header; the arrays follow as payload) -------------------------
+
+
+class StageInput(msgspec.Struct, frozen=True, tag=True):
+    """A micro-batch arrives at a stage.
+
+    The payload is the batch's rows, then the activations `[num_rows, embed]`.
+    """
+
+    pipeline: PipelineId
+    stage_index: int
+    batch: BatchId
+    batch_bytes: int
+
+
+class Sampled(msgspec.Struct, frozen=True, tag=True):
+    """The last stage gives the head one token per row of the batch."""
+
+    pipeline: PipelineId
+    batch: BatchId
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+class PipelineBroken(msgspec.Struct, frozen=True, tag=True):
+    """A stage cannot go on; the head gives its sequences back."""
+
+    pipeline: PipelineId
+    reason: str
+
+
+StageMessage = StageInput | Sampled | PipelineBroken
+
+
+# --- gateway -> head ----------------------------------------------------------------
+
+
+class Submit(msgspec.Struct, frozen=True, tag=True):
+    """Run this sequence on that replica, going on after `generated`.
+
+    `attempt` counts how often the sequence was handed over: what an earlier attempt
+    still says is recognised by it and dropped.
+    """
+
+    pipeline: PipelineId
+    sequence: SequenceId
+    attempt: int
+    request: Request
+    generated: tuple[int, ...] = ()
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    """The client is gone: forget the sequence."""
+
+    sequence: SequenceId
+
+
+ServeCommand = Submit | Cancel
+
+
+# --- head -> gateway ----------------------------------------------------------------
+
+
+class Emitted(msgspec.Struct, frozen=True, tag=True):
+    """A token of a sequence; `index` counts generated tokens from 0."""
+
+    sequence: SequenceId
+    attempt: int
+    index: int
+    token: int
+    logprob: float
+
+
+class Finished(msgspec.Struct, frozen=True, tag=True):
+    """The sequence is complete: `stop`, `length` or `cancelled`."""
+
+    sequence: SequenceId
+    attempt: int
+    reason: str
+
+
+class Returned(msgspec.Struct, frozen=True, tag=True):
+    """The replica gives the sequence back: the gateway hands it over to another."""
+
+    sequence: SequenceId
+    attempt: int
+    reason: str
+
+
+class Rejected(msgspec.Struct, frozen=True, tag=True):
+    """The sequence can run nowhere as it stands; the reason is for the client."""
+
+    sequence: SequenceId
+    attempt: int
+    reason: str
+
+
+ServeEvent = Emitted | Finished | Returned | Rejected
+
+
+class ServeEvents(msgspec.Struct, frozen=True):
+    """What one step brought for one gateway, in order."""
+
+    events: tuple[ServeEvent, ...]
