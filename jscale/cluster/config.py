@@ -1,0 +1,108 @@
+"""What a manager and a worker are told before they start."""
+
+import dataclasses
+
+from jscale.core.errors import ConfigError
+
+COMPUTE_DTYPES = ("float32", "bfloat16")
+PLAN_KINDS = ("binomial", "chain", "binary_tree")
+
+
+@dataclasses.dataclass(frozen=True)
+class ManagerConfig:
+    """Which model is served, by how many workers, and how they share it.
+
+    Attributes:
+      model_path: a block store, or a checkpoint that is converted on first use.
+      cluster_token: the secret that every process of the cluster shows.
+      listen_address: HOST:PORT; port 0 takes a free one, told by `ready_file`.
+      num_workers: workers wanted at the start; None takes as many as attach.
+      ready_file: written with the real address, and nothing else, once the manager
+        listens; None writes none.
+      cache_dir: where converted checkpoints go; None: the user's cache folder.
+      plan_kind: how blocks travel from the workers that hold them.
+      chunk_size_bytes: what travels at once; None: as suits the size of the model.
+      num_pages: KV pages of a worker; None: enough for `max_sequences` whole contexts.
+      page_tokens: tokens of a KV page.
+      max_sequences: sequences that one replica decodes together.
+      max_context: tokens of a sequence at most; None: as the model allows.
+      compute_dtype: element type of the arithmetic.
+    """
+
+    model_path: str
+    cluster_token: str
+    listen_address: str = "127.0.0.1:0"
+    num_workers: int | None = 1
+    ready_file: str | None = None
+    cache_dir: str | None = None
+    plan_kind: str = "binomial"
+    chunk_size_bytes: int | None = None
+    num_pages: int | None = None
+    page_tokens: int = 16
+    max_sequences: int = 16
+    max_context: int | None = None
+    compute_dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if not self.model_path:
+            raise ConfigError("--model is empty: give the path of a model")
+        _require_at_least("num_workers", self.num_workers, 0)
+        _require_at_least("chunk_size_bytes", self.chunk_size_bytes, 1024)
+        _require_at_least("num_pages", self.num_pages, 2)
+        _require_at_least("page_tokens", self.page_tokens, 1)
+        _require_at_least("max_sequences", self.max_sequences, 1)
+        _require_at_least("max_context", self.max_context, 1)
+        _require_one_of("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
+        _require_one_of("plan_kind", self.plan_kind, PLAN_KINDS)
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerConfig:
+    """Who a worker is, whom it serves, and what it pretends its hardware to be.
+
+    Attributes:
+      worker: its name, unique for the life of the manager.
+      manager_address: HOST:PORT of the manager; it may not be there yet.
+      cluster_token: the secret that every process of the cluster shows.
+      data_address: where blocks and activations arrive.
+      serve_address: HOST:PORT where gateways attach when it is the head of a replica.
+      link_mbit_s: rate of its emulated link, each direction; None: as fast as it goes.
+      emulate_layer_us: a stage takes at least this long per layer, by waiting.
+      cache_dir: where compiled executables and converted checkpoints are kept; None:
+        the user's cache folder.
+      ships_executables: send compiled executables to others, and take theirs.
+      can_load_from_disk: whether the manager may ask it to read the block store.
+    """
+
+    worker: str
+    manager_address: str
+    cluster_token: str
+    data_address: str = "tcp://127.0.0.1:0"
+    serve_address: str = "127.0.0.1:0"
+    link_mbit_s: float | None = None
+    emulate_layer_us: int = 0
+    cache_dir: str | None = None
+    ships_executables: bool = True
+    can_load_from_disk: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.worker:
+            raise ConfigError("--worker is empty: name the worker, w0 say")
+        if not self.manager_address:
+            raise ConfigError("--manager is empty: give HOST:PORT of the manager")
+        if self.link_mbit_s is not None and self.link_mbit_s <= 0:
+            raise ConfigError(
+                f"link_mbit_s is {self.link_mbit_s}: give a rate over 0, "
+                f"or none for no limit"
+            )
+        _require_at_least("emulate_layer_us", self.emulate_layer_us, 0)
+
+
+def _require_at_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise ConfigError(f"{name} is {value}: give at least {least}")
+
+
+def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}: give one of {', '.join(allowed)}")
