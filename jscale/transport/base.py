@@ -1,0 +1,185 @@
+"""What a transport promises: messages and chunks between two processes, in order.
+
+Each scheme (`mem://`, `tcp://`, …) is one file that implements these classes; one
+suite of tests holds them all to the same words. A connection keeps the order of what
+is sent on it, checks what it receives, asks again for a chunk that came damaged, and
+says `lost` exactly once when the other side is gone.
+"""
+
+import abc
+import dataclasses
+import types
+from typing import Self
+
+from jscale.core.errors import PeerLostError
+from jscale.core.ids import WorkerId
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclasses.dataclass(frozen=True)
+class Hello:
+    """Who this side is, and the secret that all processes of a cluster share."""
+
+    worker: WorkerId
+    token: bytes = b""
+
+
+class Landing(abc.ABC):
+    """Where the chunks of one plan are written. Called on receive threads."""
+
+    @abc.abstractmethod
+    def slot(self, chunk: int) -> memoryview | None:
+        """Writable bytes at the chunk's final address, exactly its size.
+
+        They are the transport's until `landed` or `failed` is called for the chunk.
+        None: the chunk is not needed (it is held, or is arriving from elsewhere), so
+        its bytes are read and dropped.
+        """
+
+    @abc.abstractmethod
+    def landed(self, chunk: int) -> None:
+        """The slot holds the chunk and its checksum was right."""
+
+    @abc.abstractmethod
+    def failed(self, chunk: int) -> None:
+        """The slot holds rubbish: the checksum was wrong or the sender was lost."""
+
+
+class Handler(abc.ABC):
+    """What a process does with what arrives.
+
+    Every call is made on the receive thread of its connection, which reads nothing
+    more until the call returns: hand long work, and anything that waits for the same
+    peer, to another thread.
+    """
+
+    @abc.abstractmethod
+    def opened(self, connection: "Connection") -> None:
+        """A peer has connected to our listener; first call for that connection."""
+
+    @abc.abstractmethod
+    def landing(self, plan: int) -> Landing | None:
+        """Where chunks of the plan go; None if it is not known (they are dropped)."""
+
+    @abc.abstractmethod
+    def message(
+        self, connection: "Connection", header: bytes, payload: memoryview
+    ) -> None:
+        """A message arrived; the handler owns the payload from now on."""
+
+    @abc.abstractmethod
+    def announced(self, connection: "Connection", plan: int, held: bytes) -> None:
+        """The peer is ready for the plan and holds the chunks of the bitmap `held`."""
+
+    @abc.abstractmethod
+    def asked(self, connection: "Connection", plan: int, chunk: int) -> None:
+        """The peer wants the chunk (again): it came damaged, or never."""
+
+    @abc.abstractmethod
+    def lost(self, connection: "Connection", error: PeerLostError) -> None:
+        """The peer is gone; the last call for that connection.
+
+        Not called when this side closed the connection.
+        """
+
+
+class Connection(abc.ABC):
+    """A two-way, ordered, checked path to one peer. Every method is thread-safe."""
+
+    @property
+    @abc.abstractmethod
+    def peer(self) -> WorkerId:
+        """Who the other side proved to be."""
+
+    @abc.abstractmethod
+    def send_message(self, header: bytes, payload: Buffer = b"") -> None:
+        """Hands a message over; returns when `payload` may be changed again.
+
+        Raises:
+          PeerLostError: the other side is gone, or took nothing for the timeout.
+          TransportError: header or payload is larger than a frame may be.
+        """
+
+    @abc.abstractmethod
+    def write_chunk(self, plan: int, chunk: int, view: memoryview) -> None:
+        """Hands a chunk over without copying it, at the pace of the link.
+
+        Returns when `view` may be changed again, which says nothing about arrival.
+
+        Raises:
+          PeerLostError: the other side is gone, or took nothing for the timeout.
+        """
+
+    @abc.abstractmethod
+    def announce(self, plan: int, held: bytes) -> None:
+        """Says that we are ready for the plan, and which chunks we hold. Never waits.
+
+        What cannot be sent is dropped: the receive thread reports the loss.
+        """
+
+    @abc.abstractmethod
+    def ask(self, plan: int, chunk: int) -> None:
+        """Asks the peer to send a chunk (again). Never waits, as `announce`."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Ends the connection and its thread; a second call does nothing.
+
+        Senders that wait get PeerLostError. The other side sees `lost`.
+        """
+
+
+class Listener(abc.ABC):
+    """An address at which peers connect."""
+
+    @property
+    @abc.abstractmethod
+    def address(self) -> str:
+        """What `connect` takes, with the port that was really bound."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Takes no more peers; connections that were opened stay open."""
+
+
+class Transport(abc.ABC):
+    """Makes listeners and connections of one scheme, and closes all that it made."""
+
+    @abc.abstractmethod
+    def register(self, memory: memoryview) -> None:
+        """Announces memory that slots and chunks will lie in, before their first use.
+
+        Costs nothing but where a device must learn of it (`rdma://`).
+        """
+
+    @abc.abstractmethod
+    def listen(self, address: str, handler: Handler) -> Listener:
+        """Takes peers at `scheme://…`; port 0 lets the system choose.
+
+        Raises:
+          TransportError: the address is malformed or cannot be listened on.
+        """
+
+    @abc.abstractmethod
+    def connect(self, address: str, handler: Handler) -> Connection:
+        """A connection to the process that listens there.
+
+        Raises:
+          TransportError: nothing listens there, or it is not of our cluster.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Closes every listener and connection; no thread or socket remains."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> None:
+        self.close()
