@@ -1,0 +1,149 @@
+"""What moves when in a multicast: the promise that every kind of plan keeps."""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+from jscale.core.errors import ConfigError
+from jscale.core.ids import ChunkIndex, WorkerId
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Transfer:
+    """One chunk on its way from a member that holds it to one that does not."""
+
+    step: int
+    source: WorkerId
+    target: WorkerId
+    chunk: ChunkIndex
+
+
+@dataclasses.dataclass(frozen=True)
+class MulticastPlan(abc.ABC):
+    """Brings every chunk from member 0 to each other member, exactly once.
+
+    Steps number the sends of a member and say what it must hold before each; they are
+    not a clock: a member goes on to its next send as soon as it holds that chunk. In a
+    step a member sends at most one chunk and receives at most one, and it sends only
+    what it received in an earlier step.
+
+    Each member asks only about itself; nobody computes the whole plan.
+
+    Args:
+      members: workers by id, the source first; at least two, all different.
+      num_chunks: how many chunks, numbered from 0; at least one.
+    """
+
+    kind: ClassVar[str]
+    """The name of this kind of plan in `PLAN_KINDS`."""
+
+    members: tuple[WorkerId, ...]
+    num_chunks: int
+
+    def __post_init__(self) -> None:
+        if len(self.members) < 2:
+            raise ConfigError(
+                f"multicast among {list(self.members)}: name one source and at least "
+                "one target"
+            )
+        if len(set(self.members)) != len(self.members):
+            twice = sorted({m for m in self.members if self.members.count(m) > 1})
+            raise ConfigError(f"multicast: {twice} named twice, name each member once")
+        if self.num_chunks < 1:
+            raise ConfigError(f"multicast of {self.num_chunks} chunks: give at least 1")
+
+    @property
+    @abc.abstractmethod
+    def num_steps(self) -> int:
+        """Steps until every member holds every chunk."""
+
+    @abc.abstractmethod
+    def incoming_at(self, index: int, step: int) -> tuple[int, int] | None:
+        """What member `index` receives: the member it comes from, and the chunk."""
+
+    @abc.abstractmethod
+    def outgoing_at(self, index: int, step: int) -> tuple[int, int] | None:
+        """What member `index` sends: the member it goes to, and the chunk."""
+
+    @property
+    def num_members(self) -> int:
+        """How many take part, the source included."""
+        return len(self.members)
+
+    @property
+    def source(self) -> WorkerId:
+        """Who holds every chunk from the start."""
+        return self.members[0]
+
+    @property
+    def num_steps_min(self) -> int:
+        """Steps that no plan can do without: b + ⌈log2 N⌉ − 1.
+
+        The source needs b steps to let go of every chunk, and the last chunk then needs
+        to double its holders ⌈log2 N⌉ − 1 times more.
+
+        Source: Bar-Noy and Kipnis, Broadcasting multiple messages in simultaneous
+        send/receive systems, 1994.
+        """
+        return self.num_chunks + (self.num_members - 1).bit_length() - 1
+
+    def incoming(self, member: WorkerId, step: int) -> Transfer | None:
+        """What a member receives in a step, if anything.
+
+        Raises:
+          ConfigError: the worker is no member of this plan.
+        """
+        found = self.incoming_at(self.index_of(member), step)
+        if found is None:
+            return None
+        source_index, chunk = found
+        return Transfer(step, self.members[source_index], member, ChunkIndex(chunk))
+
+    def outgoing(self, member: WorkerId, step: int) -> Transfer | None:
+        """What a member sends in a step, if anything.
+
+        Raises:
+          ConfigError: the worker is no member of this plan.
+        """
+        found = self.outgoing_at(self.index_of(member), step)
+        if found is None:
+            return None
+        target_index, chunk = found
+        return Transfer(step, member, self.members[target_index], ChunkIndex(chunk))
+
+    def receives(self, member: WorkerId) -> Iterator[Transfer]:
+        """All that a member receives, in order of steps."""
+        found = (self.incoming(member, step) for step in range(self.num_steps))
+        return (transfer for transfer in found if transfer is not None)
+
+    def sends(self, member: WorkerId) -> Iterator[Transfer]:
+        """All that a member sends, in order of steps."""
+        found = (self.outgoing(member, step) for step in range(self.num_steps))
+        return (transfer for transfer in found if transfer is not None)
+
+    def index_of(self, member: WorkerId) -> int:
+        """Position of a member, 0 for the source.
+
+        Raises:
+          ConfigError: the worker is no member of this plan.
+        """
+        try:
+            return self._indices[member]
+        except KeyError:
+            raise ConfigError(
+                f"{member} is no member of this multicast: ask one of its "
+                f"{self.num_members} members, {self.members[0]} to {self.members[-1]}"
+            ) from None
+
+    def describe(self) -> str:
+        """The plan as a readable table: its cost, and the first and last steps."""
+        # Imported here because the table is drawn from what this file defines.
+        from jscale.plan.describe import describe
+
+        return describe(self)
+
+    @functools.cached_property
+    def _indices(self) -> Mapping[WorkerId, int]:
+        return {member: index for index, member in enumerate(self.members)}
