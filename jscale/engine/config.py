@@ -1,0 +1,85 @@
+"""How a worker runs sequences; every worker of a model has the same."""
+
+import msgspec
+
+from jscale.core.errors import ConfigError
+
+COMPUTE_DTYPES = ("float32", "bfloat16")
+"""Types that activations and KV pages may have; weights are cast layer by layer."""
+
+
+class EngineConfig(msgspec.Struct, frozen=True):
+    """Sizes that executables are compiled for, and bounds of the queues.
+
+    A step computes rows, a row being one token of one sequence. Rows are walked in
+    tiles of `tile_rows` by the same machine code whatever else is in the step, so that
+    neither batch, bucket nor cut moves a bit of a row. A bucket is only the capacity of
+    a step's arrays: `row_buckets` lists them, the last is the most rows of a step.
+
+    `num_pages` counts the pages of `page_tokens` tokens that a worker has for each
+    block, besides page 0, which takes what padding rows write. `max_sequences` is how
+    many sequences one step decodes; `max_waiting` bounds the queue of a replica.
+    """
+
+    tile_rows: int = 16
+    row_buckets: tuple[int, ...] = (16, 128)
+    page_tokens: int = 16
+    num_pages: int = 1024
+    max_context: int = 512
+    max_sequences: int = 16
+    max_waiting: int = 1024
+    compute_dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("tile_rows", "page_tokens", "max_context", "max_sequences"):
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        buckets = self.row_buckets
+        _check(
+            bool(buckets)
+            and list(buckets) == sorted(set(buckets))
+            and all(bucket > 0 and bucket % self.tile_rows == 0 for bucket in buckets),
+            "row_buckets",
+            buckets,
+            f"increasing multiples of tile_rows={self.tile_rows}",
+        )
+        _check(
+            self.max_sequences <= buckets[-1],
+            "max_sequences",
+            self.max_sequences,
+            f"at most the largest row bucket, {buckets[-1]}",
+        )
+        _check(
+            self.num_pages >= self.pages_per_sequence,
+            "num_pages",
+            self.num_pages,
+            f"at least {self.pages_per_sequence}, one sequence of max_context="
+            f"{self.max_context} tokens",
+        )
+        _check(self.max_waiting >= 0, "max_waiting", self.max_waiting, "0 or more")
+        _check(
+            self.compute_dtype in COMPUTE_DTYPES,
+            "compute_dtype",
+            self.compute_dtype,
+            f"one of {', '.join(COMPUTE_DTYPES)}",
+        )
+
+    @property
+    def pages_per_sequence(self) -> int:
+        """Pages of the longest sequence: the width of a page table."""
+        return self.pages_for(self.max_context)
+
+    def pages_for(self, num_tokens: int) -> int:
+        """Pages that the KV of so many tokens takes."""
+        return -(-num_tokens // self.page_tokens)
+
+    def bucket_for(self, num_rows: int) -> int:
+        """The smallest bucket that holds so many rows."""
+        for bucket in self.row_buckets:
+            if num_rows <= bucket:
+                return bucket
+        raise AssertionError(f"{num_rows} rows, buckets {self.row_buckets}")
+
+
+def _check(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise ConfigError(f"engine setting {name}={value}: it must be {wanted}")

@@ -1,0 +1,314 @@
+"""Which rows run next on a replica: continuous batching as a pure state machine."""
+
+import dataclasses
+from collections import deque
+from collections.abc import Sequence as SequenceOf
+
+import numpy as np
+
+from jscale.core.errors import OverloadedError, RequestError, TransportError
+from jscale.core.ids import BatchId, SequenceId
+from jscale.engine.batch import StepBatch
+from jscale.engine.config import EngineConfig
+from jscale.engine.pages import PagePool
+from jscale.engine.sequence import CANCELLED, Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduledBatch:
+    """A micro-batch and the number that `Scheduler.complete` wants back."""
+
+    id: BatchId
+    batch: StepBatch
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSampled:
+    """A sequence got a token; `index` counts its generated tokens from 0."""
+
+    sequence: SequenceId
+    index: int
+    token: int
+    logprob: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceFinished:
+    """A sequence is complete: `stop`, `length` or `cancelled`."""
+
+    sequence: SequenceId
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Span:
+    """The rows of one sequence in a batch: tokens `first` to `first + count - 1`."""
+
+    sequence: Sequence
+    first: int
+    count: int
+
+
+class Scheduler:
+    """Sequences that wait, sequences that run, and batches in flight.
+
+    A batch takes one row from every sequence that decodes, up to `max_sequences`, and
+    fills the largest bucket with chunks of prompts, oldest first. Up to `max_in_flight`
+    batches are under way at once, a sequence being in at most one of them: as many
+    batches as a pipeline has stages keep every stage busy. When pages run out the
+    youngest sequence loses its own and is computed again later.
+
+    No clock, no thread, no jax. Mutable; owned by the thread of the replica's head.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        num_pages: int,
+        max_in_flight: int = 1,
+        eos_token_ids: SequenceOf[int] = (),
+    ) -> None:
+        """A scheduler for a replica that leased `num_pages` pages on every stage."""
+        assert max_in_flight >= 1, max_in_flight
+        self._config = config
+        self._max_in_flight = max_in_flight
+        self._eos_token_ids = frozenset(eos_token_ids)
+        self._pages = PagePool(num_pages)
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []
+        self._in_flight: dict[BatchId, tuple[_Span, ...]] = {}
+        self._next_batch_id = 0
+
+    @property
+    def capacity(self) -> int:
+        """Sequences that run at once; more wait."""
+        return self._config.max_sequences * self._max_in_flight
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences that wait or run."""
+        return len(self._waiting) + len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that have no pages."""
+        return len(self._waiting)
+
+    @property
+    def num_in_flight(self) -> int:
+        """Batches that were given out and are not complete."""
+        return len(self._in_flight)
+
+    @property
+    def num_free_pages(self) -> int:
+        """Pages that no sequence has."""
+        return self._pages.num_free
+
+    def add(self, sequence: Sequence) -> SequenceFinished | None:
+        """Queues a sequence; says so if the tokens it brings already end it.
+
+        Raises:
+          OverloadedError: `max_waiting` sequences wait already.
+          RequestError: its pages would be more than the replica has.
+        """
+        reason = sequence.finish_reason(self._eos_token_ids, self._config.max_context)
+        if reason is not None:
+            return SequenceFinished(sequence.id, reason)
+        if len(self._waiting) >= self._config.max_waiting:
+            raise OverloadedError(
+                f"{len(self._waiting)} sequences wait on this replica, as many as may: "
+                "try again later"
+            )
+        sampling, prompt = sequence.request.sampling, sequence.request.prompt_ids
+        longest = min(len(prompt) + sampling.max_tokens, self._config.max_context)
+        if self._config.pages_for(longest) > self._pages.num_pages:
+            raise RequestError(
+                f"sequence {sequence.id} may grow to {longest} tokens and the replica "
+                f"has {self._pages.num_pages} pages of {self._config.page_tokens} "
+                "tokens: ask for fewer tokens"
+            )
+        self._waiting.append(sequence)
+        return None
+
+    def cancel(self, sequence_id: SequenceId) -> SequenceFinished | None:
+        """Forgets a sequence; None if there is no such sequence.
+
+        The pages of a sequence in flight come back when its batch is complete.
+        """
+        for sequence in (*self._waiting, *self._running):
+            if sequence.id == sequence_id and not sequence.is_cancelled:
+                break
+        else:
+            return None
+        if sequence in self._waiting:
+            self._waiting.remove(sequence)
+        elif sequence.is_in_flight:
+            sequence.is_cancelled = True
+        else:
+            self._retire(sequence)
+        return SequenceFinished(sequence_id, CANCELLED)
+
+    def next_batch(self) -> ScheduledBatch | None:
+        """The next micro-batch, or None if nothing can run before one completes."""
+        if len(self._in_flight) >= self._max_in_flight:
+            return None
+        spans = self._decode_spans()
+        spans += self._prefill_spans(self._config.row_buckets[-1] - len(spans))
+        if not spans:
+            return None
+        batch_id = BatchId(self._next_batch_id)
+        self._next_batch_id += 1
+        self._in_flight[batch_id] = tuple(spans)
+        return ScheduledBatch(batch_id, _batch(spans, self._config.pages_per_sequence))
+
+    def complete(
+        self, batch_id: BatchId, tokens: SequenceOf[int], logprobs: SequenceOf[float]
+    ) -> list[TokenSampled | SequenceFinished]:
+        """Takes the result of a batch, one token and logprob per row.
+
+        A batch from before an evacuation is not known any more and brings nothing.
+
+        Raises:
+          TransportError: the result has another number of rows than the batch.
+        """
+        spans = self._in_flight.get(batch_id, ())
+        num_rows = sum(span.count for span in spans)
+        if spans and not len(tokens) == len(logprobs) == num_rows:
+            raise TransportError(
+                f"batch {batch_id} has {num_rows} rows, its result {len(tokens)} "
+                f"tokens and {len(logprobs)} logprobs; close the pipeline"
+            )
+        self._in_flight.pop(batch_id, None)
+        events: list[TokenSampled | SequenceFinished] = []
+        last_row = -1
+        for span in spans:
+            last_row += span.count
+            sequence = span.sequence
+            sequence.is_in_flight = False
+            sequence.num_computed += span.count
+            if sequence.is_cancelled:
+                self._retire(sequence)
+            elif sequence.num_uncomputed == 0:
+                events += self._sampled(
+                    sequence, int(tokens[last_row]), float(logprobs[last_row])
+                )
+        return events
+
+    def evacuate(self) -> list[Sequence]:
+        """Every live sequence, oldest first, for a hand-over; the scheduler is empty.
+
+        What is in flight is forgotten: its tokens will be sampled again, the same.
+        """
+        sequences = [*self._running, *self._waiting]
+        self._waiting.clear()
+        self._in_flight.clear()
+        for sequence in list(self._running):
+            self._retire(sequence)
+        return [sequence for sequence in sequences if not sequence.is_cancelled]
+
+    def _decode_spans(self) -> list[_Span]:
+        """One row of each running sequence that lacks one token only."""
+        spans: list[_Span] = []
+        for sequence in list(self._running):
+            if len(spans) == self._config.max_sequences:
+                break
+            if sequence.is_in_flight or sequence.num_uncomputed != 1:
+                continue
+            if sequence.pages and self._grow(sequence):
+                spans.append(_take(sequence, 1))
+        return spans
+
+    def _prefill_spans(self, num_rows: int) -> list[_Span]:
+        """Chunks of prompts: first of those that run, then of those that wait."""
+        spans: list[_Span] = []
+        for sequence in list(self._running):
+            if num_rows > 0 and not sequence.is_in_flight:
+                count = min(num_rows, sequence.num_uncomputed)
+                if count > 1:
+                    spans.append(_take(sequence, count))
+                    num_rows -= count
+        while num_rows > 0 and self._waiting and len(self._running) < self.capacity:
+            sequence = self._waiting[0]
+            wanted = self._config.pages_for(len(sequence.token_ids))
+            if wanted > self._pages.num_free:
+                break
+            self._waiting.popleft()
+            sequence.pages = self._pages.lease(wanted)
+            self._running.append(sequence)
+            count = min(num_rows, sequence.num_uncomputed)
+            spans.append(_take(sequence, count))
+            num_rows -= count
+        return spans
+
+    def _grow(self, sequence: Sequence) -> bool:
+        """Gives a sequence the page it needs next, a younger one's if there is none."""
+        missing = self._config.pages_for(len(sequence.token_ids)) - len(sequence.pages)
+        while missing > self._pages.num_free:
+            younger = self._running[self._running.index(sequence) + 1 :]
+            idle = [victim for victim in younger if not victim.is_in_flight]
+            if not idle:
+                return False
+            self._retire(idle[-1])
+            self._waiting.appendleft(idle[-1])
+        if missing > 0:
+            sequence.pages += self._pages.lease(missing)
+        return True
+
+    def _sampled(
+        self, sequence: Sequence, token: int, logprob: float
+    ) -> list[TokenSampled | SequenceFinished]:
+        """Appends a token to a sequence and tells what that means."""
+        sequence.token_ids.append(token)
+        sampled = TokenSampled(sequence.id, sequence.num_generated - 1, token, logprob)
+        reason = sequence.finish_reason(self._eos_token_ids, self._config.max_context)
+        if reason is None:
+            return [sampled]
+        self._retire(sequence)
+        return [sampled, SequenceFinished(sequence.id, reason)]
+
+    def _retire(self, sequence: Sequence) -> None:
+        """Takes a running sequence off, and its pages back."""
+        self._running.remove(sequence)
+        self._pages.release(sequence.pages)
+        sequence.pages = []
+        sequence.num_computed = 0
+        sequence.is_in_flight = False
+
+
+def _take(sequence: Sequence, count: int) -> _Span:
+    """The next rows of a sequence, which is in flight from now on."""
+    sequence.is_in_flight = True
+    return _Span(sequence, sequence.num_computed, count)
+
+
+def _batch(spans: list[_Span], num_pages: int) -> StepBatch:
+    """The rows of the spans, in order."""
+    counts = [span.count for span in spans]
+    page_tables = np.zeros((len(spans), num_pages), np.int32)
+    token_ids: list[int] = []
+    positions: list[int] = []
+    for index, span in enumerate(spans):
+        end = span.first + span.count
+        page_tables[index, : len(span.sequence.pages)] = span.sequence.pages
+        token_ids += span.sequence.token_ids[span.first : end]
+        positions += range(span.first, end)
+    last_rows = np.cumsum(counts) - 1
+    sampled = np.zeros(len(token_ids), np.bool_)
+    sampled[last_rows] = [
+        span.first + span.count == len(span.sequence.token_ids) for span in spans
+    ]
+    sampling = [span.sequence.request.sampling for span in spans]
+    return StepBatch(
+        token_ids=np.array(token_ids, np.int32),
+        positions=np.array(positions, np.int32),
+        table_index=np.repeat(np.arange(len(spans), dtype=np.int32), counts),
+        page_tables=page_tables,
+        temperature=np.repeat(
+            np.array([params.temperature for params in sampling], np.float32), counts
+        ),
+        top_k=np.repeat(np.array([p.top_k for p in sampling], np.int32), counts),
+        top_p=np.repeat(np.array([p.top_p for p in sampling], np.float32), counts),
+        seed=np.repeat(np.array([p.seed for p in sampling], np.uint32), counts),
+        sampled=sampled,
+    )
