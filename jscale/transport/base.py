@@ -2,8 +2,8 @@
 
 Each scheme (`mem://`, `tcp://`, …) is one file that implements these classes; one
 suite of tests holds them all to the same words. A connection keeps the order of what
-is sent on it, checks what it receives, asks again for a chunk that came damaged, and
-says `lost` exactly once when the other side is gone.
+is sent on it, checks what it receives, and says `lost` exactly once when the other side
+is gone.
 """
 
 import abc
@@ -13,8 +13,11 @@ from typing import Self
 
 from jscale.core.errors import PeerLostError
 from jscale.core.ids import WorkerId
+from jscale.transport.checksum import Buffer, Checksum, crc32c
+from jscale.transport.pacing import LinkPacer
 
-Buffer = bytes | bytearray | memoryview
+TIMEOUT_S = 5.0
+"""A peer that takes nothing for this long is lost; a cut cable is noticed by it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +26,23 @@ class Hello:
 
     worker: WorkerId
     token: bytes = b""
+
+
+@dataclasses.dataclass(frozen=True)
+class TransportConfig:
+    """What all connections of a transport share.
+
+    Attributes:
+      hello: who we are; peers with another token are refused.
+      link: emulates a link rate, over all that shares it; None: as fast as it goes.
+      timeout_s: bound on making a connection and on a peer that takes nothing.
+      checksum: what senders put beside their bytes; tests make it lie.
+    """
+
+    hello: Hello
+    link: LinkPacer | None = None
+    timeout_s: float = TIMEOUT_S
+    checksum: Checksum = crc32c
 
 
 class Landing(abc.ABC):
@@ -42,16 +62,19 @@ class Landing(abc.ABC):
         """The slot holds the chunk and its checksum was right."""
 
     @abc.abstractmethod
-    def failed(self, chunk: int) -> None:
-        """The slot holds rubbish: the checksum was wrong or the sender was lost."""
+    def failed(self, connection: "Connection", chunk: int) -> None:
+        """The slot holds rubbish: a wrong checksum, or the sender was lost.
+
+        The connection asks nobody: whom to ask again is the plan's affair.
+        """
 
 
 class Handler(abc.ABC):
     """What a process does with what arrives.
 
     Every call is made on the receive thread of its connection, which reads nothing
-    more until the call returns: hand long work, and anything that waits for the same
-    peer, to another thread.
+    more until the call returns: hand long work and all sending to another thread, as
+    two receive threads that send to each other may wait for each other.
     """
 
     @abc.abstractmethod
@@ -113,14 +136,19 @@ class Connection(abc.ABC):
 
     @abc.abstractmethod
     def announce(self, plan: int, held: bytes) -> None:
-        """Says that we are ready for the plan, and which chunks we hold. Never waits.
+        """Says that we are ready for the plan and hold the chunks of the bitmap.
 
-        What cannot be sent is dropped: the receive thread reports the loss.
+        Raises:
+          PeerLostError: the other side is gone, or took nothing for the timeout.
         """
 
     @abc.abstractmethod
     def ask(self, plan: int, chunk: int) -> None:
-        """Asks the peer to send a chunk (again). Never waits, as `announce`."""
+        """Asks the peer to send a chunk (again).
+
+        Raises:
+          PeerLostError: the other side is gone, or took nothing for the timeout.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:

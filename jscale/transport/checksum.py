@@ -6,26 +6,25 @@ from typing import cast
 
 import google_crc32c
 
-Checksum = Callable[[bytes | bytearray | memoryview], int]
+Buffer = bytes | bytearray | memoryview
+Checksum = Callable[[Buffer, bytes], int]
+"""The checksum of a payload followed by a header."""
 
 
-def crc32c(data: bytes | bytearray | memoryview) -> int:
-    """The CRC32C of `data`, which must be C-contiguous. About 30 GB/s."""
-    return crc32c_extend(0, data)
+def crc32c(payload: Buffer, header: bytes = b"") -> int:
+    """The CRC32C of `payload`, which must be contiguous, and then `header`.
 
-
-def crc32c_extend(crc: int, data: bytes | bytearray | memoryview) -> int:
-    """The CRC32C of what gave `crc` with `data` appended.
-
-    google_crc32c takes only objects without a release hook, which memoryviews have;
-    a ctypes array over the same bytes has none.
+    About 30 GB/s. google_crc32c takes only objects without a release hook, which
+    memoryviews have; a ctypes array over the same bytes has none.
     """
+    crc = cast(int, google_crc32c.extend(0, _without_release(payload)))
+    return cast(int, google_crc32c.extend(crc, header)) if header else crc
+
+
+def _without_release(data: Buffer) -> object:
     if isinstance(data, bytes):
-        return cast(int, google_crc32c.extend(crc, data))
-    view = memoryview(data).cast("B") if len(data) else memoryview(b"")
-    if view.readonly:
-        return cast(int, google_crc32c.extend(crc, view.tobytes()))
-    return cast(
-        int,
-        google_crc32c.extend(crc, (ctypes.c_char * view.nbytes).from_buffer(view)),
-    )
+        return data
+    view = memoryview(data)
+    if view.readonly or not view.nbytes:
+        return view.tobytes()
+    return (ctypes.c_char * view.nbytes).from_buffer(view)

@@ -5,12 +5,7 @@ from collections.abc import Callable
 from typing import cast
 
 from jscale.core.errors import ConfigError
-from jscale.transport.base import Hello, Transport
-from jscale.transport.checksum import Checksum, crc32c
-from jscale.transport.pacing import LinkPacer
-
-TIMEOUT_S = 5.0
-"""A peer that takes nothing for this long is lost; a cut cable is noticed by it."""
+from jscale.transport.base import Transport, TransportConfig
 
 _MODULES = {
     "mem": ("jscale.transport.mem", "MemTransport"),
@@ -34,28 +29,12 @@ def scheme_of(address: str) -> str:
     return scheme
 
 
-def open_transport(
-    address: str,
-    hello: Hello,
-    *,
-    link: LinkPacer | None = None,
-    timeout_s: float = TIMEOUT_S,
-    checksum: Checksum = crc32c,
-) -> Transport:
-    """The transport for addresses like `address`.
-
-    Args:
-      address: only its scheme counts.
-      hello: who we are; peers with another token are refused.
-      link: emulates a link rate, over all that shares it; None: as fast as it goes.
-      timeout_s: bound on making a connection and on a peer that takes nothing.
-      checksum: what senders put beside a chunk; tests make it lie.
+def open_transport(address: str, config: TransportConfig) -> Transport:
+    """The transport for addresses like `address`, of which only the scheme counts.
 
     Raises:
       ConfigError: nobody speaks the scheme.
     """
     module, name = _MODULES[scheme_of(address)]
-    make = cast(
-        Callable[..., Transport], getattr(importlib.import_module(module), name)
-    )
-    return make(hello, link=link, timeout_s=timeout_s, checksum=checksum)
+    make = getattr(importlib.import_module(module), name)
+    return cast(Callable[[TransportConfig], Transport], make)(config)

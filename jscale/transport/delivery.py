@@ -1,0 +1,111 @@
+"""What is done with a frame that arrives, whatever carried it."""
+
+import abc
+
+from absl import logging
+
+from jscale.core.errors import TransportError
+from jscale.core.units import KIB
+from jscale.transport.base import Connection, Handler
+from jscale.transport.checksum import crc32c
+from jscale.transport.framing import Frame, FrameKind
+
+_DISCARD_SIZE_BYTES = 64 * KIB
+
+
+class FrameBody(abc.ABC):
+    """The bytes after a frame's head: first the header, then the payload."""
+
+    @abc.abstractmethod
+    def read_into(self, view: memoryview) -> None:
+        """Fills the view with the next bytes.
+
+        Raises:
+          PeerLostError: the other side is gone.
+        """
+
+    @abc.abstractmethod
+    def arrived(self, frame: Frame) -> None:
+        """Waits until the emulated link has carried the frame."""
+
+
+def deliver(
+    frame: Frame, body: FrameBody, connection: Connection, handler: Handler
+) -> None:
+    """Reads the rest of the frame and tells the handler.
+
+    Raises:
+      PeerLostError: the other side is gone.
+      TransportError: the frame cannot be what the peer meant to send; what follows
+        on the connection cannot be trusted.
+    """
+    if frame.kind is FrameKind.CHUNK:
+        _deliver_chunk(frame, body, connection, handler)
+        return
+    header = bytearray(frame.header_size_bytes)
+    payload = bytearray(frame.payload_size_bytes)
+    body.read_into(memoryview(header))
+    body.read_into(memoryview(payload))
+    body.arrived(frame)
+    crc = crc32c(payload, bytes(header))
+    if crc != frame.crc32c:
+        raise TransportError(
+            f"{frame.kind.name} frame from {connection.peer}: crc32c {crc:#010x}, "
+            f"expected {frame.crc32c:#010x}; closing the connection"
+        )
+    match frame.kind:
+        case FrameKind.MESSAGE:
+            handler.message(connection, bytes(header), memoryview(payload))
+        case FrameKind.ANNOUNCE:
+            handler.announced(connection, frame.plan, bytes(payload))
+        case FrameKind.ASK:
+            handler.asked(connection, frame.plan, frame.chunk)
+        case _:
+            raise TransportError(
+                f"{frame.kind.name} frame from {connection.peer} after the hello"
+            )
+
+
+def _deliver_chunk(
+    frame: Frame, body: FrameBody, connection: Connection, handler: Handler
+) -> None:
+    landing = handler.landing(frame.plan)
+    slot = landing.slot(frame.chunk) if landing else None
+    if landing is None or slot is None:
+        _discard(frame.payload_size_bytes, body)
+        body.arrived(frame)
+        return
+    is_right = False
+    try:
+        if slot.nbytes != frame.payload_size_bytes:
+            raise TransportError(
+                f"chunk {frame.chunk} of plan {frame.plan} from {connection.peer} "
+                f"has {frame.payload_size_bytes} bytes, expected {slot.nbytes}: "
+                "the members do not share one chunk table"
+            )
+        body.read_into(slot)
+        body.arrived(frame)
+        crc = crc32c(slot)
+        is_right = crc == frame.crc32c
+    finally:
+        if not is_right:
+            landing.failed(connection, frame.chunk)
+    if is_right:
+        landing.landed(frame.chunk)
+        return
+    logging.warning(
+        "plan=%d chunk=%d from=%s crc32c=%#010x expected=%#010x: dropped",
+        frame.plan,
+        frame.chunk,
+        connection.peer,
+        crc,
+        frame.crc32c,
+    )
+
+
+def _discard(size_bytes: int, body: FrameBody) -> None:
+    scratch = memoryview(bytearray(min(size_bytes, _DISCARD_SIZE_BYTES)))
+    while size_bytes:
+        piece = scratch[:size_bytes]
+        body.read_into(piece)
+        size_bytes -= piece.nbytes
