@@ -79,9 +79,9 @@ def receive_schedule(num_members: int, index: int) -> tuple[int, ...]:
 
     One entry is its *base chunk*, the first chunk that reaches it, counted from the
     phase's first; the others are negative and count back into phases before. No two
-    are equal modulo q, hence each chunk comes once. `receive_schedule(4, 3)` is
-    (-2, 0): with both chunks of a phase that starts at chunk 2, member 3 receives
-    chunk 0 in round 0 and chunk 2 in round 1. O(log² N).
+    are equal modulo q, hence each chunk comes once. `receive_schedule(4, 3)`, (-1, 0),
+    says that in the phase that starts at chunk 10, member 3 of 4 receives chunk 9 in
+    round 0 and chunk 10 in round 1. O(log² N).
     """
     skips = skips_of(num_members)
     num_rounds = len(skips) - 1
