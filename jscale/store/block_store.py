@@ -1,0 +1,333 @@
+"""Which bytes of a model this worker holds, from the first chunk to eviction."""
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+
+import jax
+
+from jscale.core.chunks import ChunkTable, chunk_size_for
+from jscale.core.errors import CheckpointError, ConfigError, IntegrityError
+from jscale.core.ids import BlockIndex, ChunkIndex
+from jscale.core.layout import ALIGNMENT_BYTES
+from jscale.core.units import MIB, format_size, round_up
+from jscale.store import disk
+from jscale.store.arena import Arena, InUseError
+from jscale.store.manifest import Manifest
+from jscale.store.regions import Region, RegionState
+
+EXECUTABLES_REGION = 0
+"""The region of the compiled executables; region `1 + i` is block i."""
+
+EXECUTABLES_SIZE_BYTES_MAX = 64 * MIB
+"""Address space kept for executables; a bundle takes about 0.2 MB an executable."""
+
+
+def region_of(block: BlockIndex | int) -> int:
+    """The region where a block lies."""
+    return 1 + block
+
+
+class BlockStore:
+    """The blocks of one model in one arena: MISSING → FILLING → VERIFYING → READY.
+
+    Any thread may call any method: one lock guards the states, and is held neither
+    while bytes move nor while they are hashed. `slot` and `landed` are for whoever
+    receives chunks; `verify` and `publish` follow when a region is full.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        chunk_size_bytes: int | None = None,
+        executables_size_bytes_max: int = EXECUTABLES_SIZE_BYTES_MAX,
+    ) -> None:
+        """Reserves the arena for the whole model; memory is taken as blocks come.
+
+        All members of a multicast must use the same `chunk_size_bytes`; by default it
+        is what suits the size of the model. The room for executables, in address space,
+        becomes memory only as far as it is used.
+
+        Raises:
+          ConfigError: this machine cannot map the arena.
+        """
+        chunk_size_bytes = chunk_size_bytes or chunk_size_for(manifest.size_bytes)
+        self._manifest = manifest
+        self._lock = threading.Lock()
+        self._chunks = ChunkTable((0, *manifest.block_sizes_bytes), chunk_size_bytes)
+        self._regions = self._new_regions()
+        room = round_up(executables_size_bytes_max, ALIGNMENT_BYTES)
+        self._arena = Arena(self._chunks.size_bytes + room)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The model."""
+        return self._manifest
+
+    @property
+    def arena(self) -> Arena:
+        """Where the bytes are."""
+        return self._arena
+
+    @property
+    def chunks(self) -> ChunkTable:
+        """How the arena is cut; another one after the executables changed in size."""
+        return self._chunks
+
+    @property
+    def ready_blocks(self) -> tuple[BlockIndex, ...]:
+        """The blocks that are verified, in order."""
+        with self._lock:
+            return tuple(
+                BlockIndex(index)
+                for index, region in enumerate(self._regions[1:])
+                if region.state is RegionState.READY
+            )
+
+    def state(self, block: BlockIndex | int) -> RegionState:
+        """How far a block is."""
+        return self._regions[region_of(block)].state
+
+    def holds(self, block: BlockIndex | int) -> bool:
+        """Whether a block is verified and can be published."""
+        return self.state(block) is RegionState.READY
+
+    def holds_chunk(self, chunk: ChunkIndex | int) -> bool:
+        """Whether a chunk has landed, and so may be sent on."""
+        place = self._chunks.chunk(chunk)
+        region = self._regions[place.region]
+        first = self._chunks.chunks_of(place.region).start
+        return bool(region.held[chunk - first])
+
+    def held_chunks(self) -> bytes:
+        """Every landed chunk as a bitmap: chunk i is bit `i % 8` of byte `i // 8`."""
+        with self._lock:
+            flags = b"".join(bytes(region.held) for region in self._regions)
+        bits = bytearray(-(-len(flags) // 8))
+        for index, flag in enumerate(flags):
+            bits[index // 8] |= flag << index % 8
+        return bytes(bits)
+
+    def slot(self, chunk: ChunkIndex | int) -> memoryview | None:
+        """Where the bytes of a chunk go; None: they are here already, drop them.
+
+        Two connections may be filling the slot of the same chunk; they carry the same
+        bytes, and neither counts before its checksum was right.
+        """
+        place = self._chunks.chunk(chunk)
+        with self._lock:
+            region = self._regions[place.region]
+            first = self._chunks.chunks_of(place.region).start
+            if not region.accepts_bytes or region.held[chunk - first]:
+                return None
+            return self._arena.memory(place.offset_bytes, place.size_bytes)
+
+    def landed(self, chunk: ChunkIndex | int) -> int | None:
+        """Notes that a chunk is in its slot, its checksum right.
+
+        Returns the region that this chunk completed (0: the executables, `1 + i`:
+        block i), to be verified next by the caller, and by nobody else; else None.
+        """
+        place = self._chunks.chunk(chunk)
+        first = self._chunks.chunks_of(place.region).start
+        with self._lock:
+            is_full = self._regions[place.region].land(chunk - first)
+        return place.region if is_full else None
+
+    def chunk_bytes(self, chunk: ChunkIndex | int) -> memoryview:
+        """The bytes of a landed chunk, read-only, to be sent from where they lie.
+
+        Between `acquire` and `release` of its block they stay; without, an eviction
+        may take them away.
+        """
+        assert self.holds_chunk(chunk), chunk
+        place = self._chunks.chunk(chunk)
+        return self._arena.memory(place.offset_bytes, place.size_bytes).toreadonly()
+
+    def verify(self, block: BlockIndex | int) -> None:
+        """Checks the digest of a full block, which is then ready. About 1 s a GiB.
+
+        Raises:
+          IntegrityError: it is not the manifest's. None of the block's chunks is held
+            any longer: it can be fetched or loaded again.
+        """
+        expected = self._manifest.blocks[block].sha256
+        self._verify(region_of(block), self._name(block), expected)
+
+    def load(self, block: BlockIndex | int, directory: os.PathLike[str] | str) -> None:
+        """Reads a block from a block store on disk, and verifies it.
+
+        Does nothing if the block is ready. Must not be called while chunks of the
+        block are being received.
+
+        Raises:
+          CheckpointError: the file is missing, unreadable, or of another size.
+          IntegrityError: its bytes are not those of the manifest.
+        """
+        entry = self._manifest.blocks[block]
+        with self._lock:
+            region = self._regions[region_of(block)]
+            if region.state is RegionState.READY:
+                return
+            assert region.state is not RegionState.VERIFYING, block
+            region.reset()
+        try:
+            disk.read_block(directory, entry, self._memory(region_of(block)))
+        except CheckpointError as error:
+            raise CheckpointError(f"{self._name(block)}: {error}") from error
+        with self._lock:
+            region.fill()
+        try:
+            self.verify(block)
+        except IntegrityError as error:
+            path = os.path.join(os.fspath(directory), entry.file)
+            raise IntegrityError(
+                f"{path} is corrupted: {error}; convert the model again, or copy the "
+                "file from where it is whole"
+            ) from error
+
+    def publish(self, block: BlockIndex | int) -> tuple[jax.Array, ...]:
+        """The parameters of a ready block, in the layout's order, without a copy.
+
+        The block cannot be evicted while any of them lives.
+        """
+        layout = self._manifest.blocks[block].layout
+        offset = self._chunks.region_offset_bytes(region_of(block))
+        with self._lock:
+            region = self._regions[region_of(block)]
+            assert region.state is RegionState.READY, (block, region.state)
+            lent = region.lend()
+        return tuple(
+            self._arena.view(offset, tensor, keep_alive=lent)
+            for tensor in layout.tensors
+        )
+
+    def acquire(self, block: BlockIndex | int) -> None:
+        """Keeps the chunks of a block in place for somebody who reads them."""
+        with self._lock:
+            self._regions[region_of(block)].num_users += 1
+
+    def release(self, block: BlockIndex | int) -> None:
+        """Undoes one `acquire`."""
+        with self._lock:
+            region = self._regions[region_of(block)]
+            assert region.num_users > 0, block
+            region.num_users -= 1
+
+    @contextlib.contextmanager
+    def acquired(self, block: BlockIndex | int) -> Iterator[None]:
+        """`acquire` and `release` around a `with`."""
+        self.acquire(block)
+        try:
+            yield
+        finally:
+            self.release(block)
+
+    def evict(self, block: BlockIndex | int) -> None:
+        """Forgets a block and gives its memory back to the system.
+
+        Raises:
+          InUseError: array views of it live, or somebody acquired it.
+        """
+        region_index = region_of(block)
+        with self._lock:
+            region = self._regions[region_index]
+            if region.is_lent or region.num_users:
+                raise InUseError(
+                    f"{self._name(block)} is in use "
+                    f"({region.num_users} readers, "
+                    f"{'some' if region.is_lent else 'no'} array views): "
+                    "drop them before evicting it"
+                )
+            assert region.state is not RegionState.VERIFYING, block
+            region.reset()
+            self._arena.discard(
+                self._chunks.region_offset_bytes(region_index),
+                self._chunks.region_sizes_bytes[region_index],
+            )
+
+    def reserve_executables(self, size_bytes: int) -> None:
+        """Makes region 0 that large and empty; chunk indices of blocks shift by it.
+
+        To be called before a multicast is joined, not during one. Does nothing if the
+        region has that size: what has landed is kept.
+
+        Raises:
+          ConfigError: the arena has not that much room.
+        """
+        if size_bytes == self._chunks.region_sizes_bytes[EXECUTABLES_REGION]:
+            return
+        table = ChunkTable(
+            (size_bytes, *self._manifest.block_sizes_bytes),
+            self._chunks.chunk_size_bytes,
+        )
+        if table.size_bytes > self._arena.size_bytes:
+            room = self._arena.size_bytes - self._chunks.region_offset_bytes(0)
+            raise ConfigError(
+                f"executables of {format_size(size_bytes)} do not fit into the "
+                f"{format_size(room)} kept for them: compile for fewer buckets"
+            )
+        with self._lock:
+            self._chunks = table
+            num_chunks = len(table.chunks_of(EXECUTABLES_REGION))
+            self._regions[EXECUTABLES_REGION] = Region(num_chunks)
+
+    def place_executables(self, bundle: bytes | memoryview) -> None:
+        """Puts the executables where others can be sent them.
+
+        Raises:
+          ConfigError: the arena has not that much room.
+        """
+        self.reserve_executables(len(bundle))
+        self._memory(EXECUTABLES_REGION)[:] = bundle
+        with self._lock:
+            region = self._regions[EXECUTABLES_REGION]
+            region.fill()
+            region.state = RegionState.READY
+
+    def verified_executables(self, sha256: str) -> bytes:
+        """The executables that landed, after their digest was checked.
+
+        Args:
+          sha256: the digest that the manager named, hexadecimal.
+
+        Raises:
+          IntegrityError: their digest is another; none of their chunks is held now.
+        """
+        if self._regions[EXECUTABLES_REGION].state is not RegionState.READY:
+            name = f"{self._manifest.model_name}: executables"
+            self._verify(EXECUTABLES_REGION, name, sha256)
+        return bytes(self._memory(EXECUTABLES_REGION))
+
+    def close(self) -> None:
+        """Unmaps the arena.
+
+        Raises:
+          InUseError: views of it are alive.
+        """
+        self._arena.close()
+
+    def _verify(self, region_index: int, name: str, expected: str) -> None:
+        region = self._regions[region_index]
+        assert region.state is RegionState.VERIFYING, (name, region.state)
+        actual = hashlib.sha256(self._memory(region_index)).hexdigest()
+        with self._lock:
+            region.settle(name, actual, expected)
+
+    def _memory(self, region: int) -> memoryview:
+        return self._arena.memory(
+            self._chunks.region_offset_bytes(region),
+            self._chunks.region_sizes_bytes[region],
+        )
+
+    def _name(self, block: BlockIndex | int) -> str:
+        return f"block {block} of {self._manifest.model_name}"
+
+    def _new_regions(self) -> list[Region]:
+        return [
+            Region(len(self._chunks.chunks_of(region)))
+            for region in range(len(self._chunks.region_sizes_bytes))
+        ]

@@ -1,0 +1,154 @@
+"""Blocks on disk: a file looks as its block does in the arena, so loading is a read."""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from jscale.core.errors import CheckpointError
+from jscale.core.layout import BlockLayout
+from jscale.core.partition import Block
+from jscale.core.units import MIB
+from jscale.store.manifest import MANIFEST_FILE, BlockEntry, Manifest
+
+_HASH_AT_ONCE_BYTES = 4 * MIB
+"""Large enough that hashing runs without the interpreter lock nearly all the time."""
+
+
+def block_file(block: Block) -> str:
+    """Name of the file that holds the block."""
+    return f"block-{block.index:05d}.bin"
+
+
+def read_block(
+    directory: os.PathLike[str] | str, entry: BlockEntry, into: memoryview
+) -> None:
+    """Reads a block to where it belongs; its digest is not looked at.
+
+    Raises:
+      CheckpointError: the file is missing, unreadable, or of another size.
+    """
+    path = pathlib.Path(directory) / entry.file
+    expected = entry.layout.size_bytes
+    assert into.nbytes == expected, (into.nbytes, expected)
+    try:
+        with path.open("rb", buffering=0) as file:
+            actual = os.fstat(file.fileno()).st_size
+            done = 0
+            while actual == expected and done < expected:
+                done += (count := file.readinto(into[done:]) or 0)
+                if not count:  # Cut short while we read.
+                    actual = done
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: {error.strerror or error}; {_RECOVERY}"
+        ) from error
+    if actual != expected:
+        raise CheckpointError(
+            f"{path}: {actual} bytes, the manifest says {expected}; {_RECOVERY}"
+        )
+
+
+def is_intact(directory: os.PathLike[str] | str, entry: BlockEntry) -> bool:
+    """Whether the block's file is there with the right size and digest."""
+    path = pathlib.Path(directory) / entry.file
+    try:
+        if path.stat().st_size != entry.layout.size_bytes:
+            return False
+        digest = hashlib.sha256()
+        with path.open("rb", buffering=0) as file:
+            while data := file.read(_HASH_AT_ONCE_BYTES):
+                digest.update(data)
+    except OSError:
+        return False
+    return digest.hexdigest() == entry.sha256
+
+
+def write_block(
+    directory: os.PathLike[str] | str,
+    layout: BlockLayout,
+    tensors: Iterable[Iterable[Any]],
+) -> BlockEntry:
+    """Writes a block and returns its entry; the file appears whole or not at all.
+
+    `tensors` gives, for each tensor of the layout in its order, the buffers that make
+    up its bytes one after the other. Each is taken when its turn comes and dropped
+    before the next: memory holds one buffer, however large the block.
+
+    Raises:
+      CheckpointError: the disk is full or cannot be written.
+    """
+    path = pathlib.Path(directory) / block_file(layout.block)
+    digest = hashlib.sha256()
+
+    def hashed() -> Iterator[memoryview]:
+        for data in _laid_out(layout, tensors):
+            digest.update(data)
+            yield data
+
+    write_atomically(path, hashed())
+    return BlockEntry(layout=layout, sha256=digest.hexdigest(), file=path.name)
+
+
+def write_manifest(directory: os.PathLike[str] | str, manifest: Manifest) -> None:
+    """Writes the manifest, which makes the directory a block store: do it last.
+
+    Raises:
+      CheckpointError: the disk is full or cannot be written.
+    """
+    path = pathlib.Path(directory) / MANIFEST_FILE
+    write_atomically(path, [memoryview(manifest.to_bytes())])
+
+
+def write_atomically(path: pathlib.Path, parts: Iterable[memoryview]) -> None:
+    """Writes a file that appears under its name whole and on disk, or not at all.
+
+    Raises:
+      CheckpointError: the disk is full or cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb", buffering=0) as file:
+            for part in parts:
+                done = 0
+                while done < part.nbytes:
+                    done += file.write(part[done:])
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "free space or choose another target, then run it again"
+        ) from error
+
+
+_RECOVERY = "convert the model again, or copy the file from where it is whole"
+
+
+def _laid_out(
+    layout: BlockLayout, tensors: Iterable[Iterable[Any]]
+) -> Iterator[memoryview]:
+    """The bytes of a block from first to last, padding included."""
+    position = 0
+    for tensor, buffers in zip(layout.tensors, tensors, strict=True):
+        yield memoryview(bytes(tensor.offset_bytes - position))
+        position = tensor.offset_bytes
+        for buffer in buffers:
+            data = memoryview(buffer).cast("B")
+            yield data
+            position += data.nbytes
+        end = tensor.offset_bytes + tensor.size_bytes
+        assert position == end, f"{tensor.name}: {position} is not {end}"
+    yield memoryview(bytes(layout.size_bytes - position))
+
+
+def _sync_directory(path: pathlib.Path) -> None:
+    """Makes a rename in the directory outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
