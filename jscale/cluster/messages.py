@@ -189,10 +189,15 @@ class OpenPipeline(Message):
 
 
 class ClosePipeline(Message):
-    """Give the pipeline's pages back; its head returns the live sequences."""
+    """Give the pipeline's pages back; its head returns the live sequences.
+
+    With `finish` the head first runs what it has to the end, taking nothing new:
+    for a last replica that nobody can take over from.
+    """
 
     pipeline: PipelineId
     reason: str
+    finish: bool = False
 
 
 class Leave(Message):

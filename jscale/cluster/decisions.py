@@ -1,0 +1,128 @@
+"""What the manager decides, each as a pure function over its records."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from jscale.cluster.records import PipelineRecord, TransferRecord, WorkerRecord
+from jscale.core.ids import WorkerId
+from jscale.plan.execution import (
+    ExecutionPipeline,
+    ExecutionPolicy,
+    Holdings,
+    propose,
+    worth_recut,
+)
+
+GRACE_NS = 3_000_000_000
+"""How long a target waits for others that were started with it, so that one multicast
+serves them all: process start differs by about a second on a busy machine."""
+
+
+def is_complete(record: WorkerRecord, num_blocks: int) -> bool:
+    """Whether the worker holds the whole model."""
+    return len(record.blocks) == num_blocks
+
+
+def choose_transfers(
+    workers: Mapping[WorkerId, WorkerRecord],
+    transfers: Iterable[TransferRecord],
+    *,
+    num_blocks: int,
+    num_launching: int,
+    now_ns: int,
+) -> list[tuple[WorkerId, tuple[WorkerId, ...]]]:
+    """The multicasts to start now, as (source, targets).
+
+    A source takes part in one multicast at a time. Targets are dealt out evenly to
+    the sources that are free; those that were started together wait for one another,
+    at most `GRACE_NS`.
+    """
+    busy = {worker for record in transfers for worker in record.members}
+    free = [record for record in workers.values() if record.worker not in busy]
+    sources = [
+        record.worker
+        for record in free
+        if is_complete(record, num_blocks)
+        and record.has_executables
+        and not record.is_leaving
+    ]
+    targets = [
+        record
+        for record in free
+        if not is_complete(record, num_blocks)
+        and not record.is_loading
+        and not record.is_leaving
+        and record.retry_after_ns <= now_ns
+    ]
+    if not sources or not targets:
+        return []
+    waited_ns = now_ns - min(record.attached_ns for record in targets)
+    if num_launching and waited_ns < GRACE_NS:
+        return []
+    sources = sources[: len(targets)]
+    return [
+        (source, tuple(r.worker for r in targets[index :: len(sources)]))
+        for index, source in enumerate(sources)
+    ]
+
+
+def choose_disk_loader(
+    workers: Mapping[WorkerId, WorkerRecord], *, num_blocks: int, now_ns: int
+) -> WorkerId | None:
+    """Who reads the model from disk: someone, if no worker holds or reads all of it.
+
+    The one that holds most already, so that the least is read.
+    """
+    staying = [record for record in workers.values() if not record.is_leaving]
+    if any(r.is_loading or is_complete(r, num_blocks) for r in staying):
+        return None
+    able = [r for r in staying if r.can_load_from_disk and r.retry_after_ns <= now_ns]
+    if not able:
+        return None
+    return max(able, key=lambda r: (len(r.blocks), -r.attached_ns)).worker
+
+
+def choose_pipelines(
+    workers: Mapping[WorkerId, WorkerRecord],
+    pipelines: Iterable[PipelineRecord],
+    *,
+    num_blocks: int,
+    policy: ExecutionPolicy,
+) -> list[tuple[ExecutionPipeline, frozenset[WorkerId]]]:
+    """The pipelines to open now, each with the workers for whose sake it is opened."""
+    able = {
+        record.worker: record.blocks
+        for record in workers.values()
+        if record.has_executables and not record.is_leaving and record.blocks
+    }
+    current = [record for record in pipelines if not record.is_closing]
+    chosen = []
+    for pipeline in propose(Holdings(able, num_blocks), policy=policy):
+        serves = beneficiaries(pipeline, able, num_blocks)
+        rivals = [record for record in current if record.serves & serves]
+        if any(record.pipeline == pipeline for record in rivals):
+            continue
+        if any(not record.is_open for record in rivals):
+            continue
+        if all(worth_recut(r.pipeline, pipeline, policy=policy) for r in rivals):
+            chosen.append((pipeline, serves))
+    return chosen
+
+
+def beneficiaries(
+    pipeline: ExecutionPipeline,
+    blocks: Mapping[WorkerId, Collection[int]],
+    num_blocks: int,
+) -> frozenset[WorkerId]:
+    """For whose sake it is: its incomplete workers, or the one of a local replica."""
+    incomplete = {w for w in pipeline.workers if len(blocks[w]) < num_blocks}
+    return frozenset(incomplete or pipeline.workers)
+
+
+def choose_leavers(
+    workers: Mapping[WorkerId, WorkerRecord], *, num_blocks: int, num_wanted: int
+) -> Sequence[WorkerId]:
+    """Who leaves when fewer are wanted: the incomplete first, then the youngest."""
+    staying = [record for record in workers.values() if not record.is_leaving]
+    excess = max(0, len(staying) - num_wanted)
+    staying.sort(key=lambda r: (is_complete(r, num_blocks), -r.attached_ns))
+    return [record.worker for record in staying[:excess]]

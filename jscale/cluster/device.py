@@ -1,0 +1,56 @@
+"""The device thread: all that computes, and all that picks what computes next."""
+
+import queue
+import threading
+from collections.abc import Callable
+
+from jscale.pipeline.stage_host import StageHost
+
+Action = Callable[[StageHost], None]
+
+
+class Device:
+    """Runs a `StageHost` on a thread of its own; others post actions to it.
+
+    Actions run in the order of their posting and before the next micro-batch. The
+    first exception ends the thread and is told once: a worker that cannot compute
+    must not seem alive.
+    """
+
+    def __init__(
+        self, host: StageHost, failed: Callable[[BaseException], None]
+    ) -> None:
+        self._host = host
+        self._failed = failed
+        self._inbox: queue.SimpleQueue[Action | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def post(self, action: Action) -> None:
+        """Has the action run on the device thread. Never waits."""
+        self._inbox.put(action)
+
+    def stop(self) -> None:
+        """Ends the thread after what was posted, and waits for it."""
+        self._inbox.put(None)
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            is_busy = False
+            while True:
+                try:
+                    action = self._inbox.get(block=not is_busy)
+                except queue.Empty:
+                    is_busy = self._host.run_one()
+                    continue
+                if action is None:
+                    return
+                action(self._host)
+                is_busy = True
+        except BaseException as error:  # noqa: BLE001 - told, and the process ends
+            self._failed(error)

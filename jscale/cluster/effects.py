@@ -1,0 +1,31 @@
+"""What a manager wants done: the only way out of `ManagerState`."""
+
+import dataclasses
+
+from jscale.cluster.messages import GatewayCommand, LauncherCommand, WorkerCommand
+from jscale.core.ids import WorkerId
+
+
+@dataclasses.dataclass(frozen=True)
+class TellWorker:
+    """Send the command on the worker's stream, in order."""
+
+    worker: WorkerId
+    command: WorkerCommand
+
+
+@dataclasses.dataclass(frozen=True)
+class TellGateways:
+    """Send to every gateway; one that attaches later gets the last of each kind."""
+
+    command: GatewayCommand
+
+
+@dataclasses.dataclass(frozen=True)
+class TellLauncher:
+    """Send to the launcher."""
+
+    command: LauncherCommand
+
+
+Effect = TellWorker | TellGateways | TellLauncher

@@ -1,0 +1,70 @@
+"""What can happen to a manager: the only ways into `ManagerState`."""
+
+import dataclasses
+
+from jscale.cluster.messages import WorkerHello, WorkerReport
+from jscale.core.ids import WorkerId
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerAttached:
+    """A worker opened its stream; after a manager's restart it tells what it has."""
+
+    hello: WorkerHello
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerDetached:
+    """A worker's stream broke or ended: it is taken for lost."""
+
+    worker: WorkerId
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerReported:
+    """A worker said something."""
+
+    worker: WorkerId
+    report: WorkerReport
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerProcessEnded:
+    """The launcher saw a worker's process end."""
+
+    worker: WorkerId
+    exit_code: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LauncherAttached:
+    """Somebody who can start worker processes is there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LauncherDetached:
+    """Nobody can start worker processes any more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleRequested:
+    """So many workers are wanted from now on."""
+
+    num_workers: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Ticked:
+    """Time passed: what waits for a deadline may go on."""
+
+
+Event = (
+    WorkerAttached
+    | WorkerDetached
+    | WorkerReported
+    | WorkerProcessEnded
+    | LauncherAttached
+    | LauncherDetached
+    | ScaleRequested
+    | Ticked
+)

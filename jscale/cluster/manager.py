@@ -1,0 +1,201 @@
+"""The manager's process: streams in, `ManagerState`, streams out."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from grpc import aio
+
+from jscale.cluster import events, messages, rpc
+from jscale.cluster.config import ManagerConfig
+from jscale.cluster.effects import Effect, TellGateways, TellLauncher, TellWorker
+from jscale.cluster.manager_state import ManagerPolicy, ManagerState
+from jscale.cluster.model_spec import load_model_spec
+from jscale.cluster.ready_file import write_ready_file
+from jscale.core.ids import WorkerId
+
+TICK_S = 0.1
+"""How often deadlines are looked at: well under the shortest of them, 0.5 s."""
+
+Write = Callable[[Any], Awaitable[None]]
+
+
+def run_manager(config: ManagerConfig) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Raises:
+      CheckpointError: the model cannot be read.
+      UnavailableError: the address cannot be listened on.
+    """
+    spec, model_path = load_model_spec(config)
+    policy = ManagerPolicy(multicast_kind=config.plan_kind)
+    state = ManagerState(
+        spec,
+        model_path=str(model_path),
+        num_workers=config.num_workers,
+        policy=policy,
+    )
+    asyncio.run(Manager(state, config).serve())
+
+
+class Manager:
+    """Carries out what `ManagerState` wants. Owned by its event loop."""
+
+    def __init__(self, state: ManagerState, config: ManagerConfig) -> None:
+        self._state = state
+        self._config = config
+        self._workers: dict[WorkerId, asyncio.Queue[messages.WorkerCommand]] = {}
+        self._gateways: set[asyncio.Queue[messages.GatewayCommand]] = set()
+        self._launcher: asyncio.Queue[messages.LauncherCommand] | None = None
+        self._last_told: dict[type, messages.GatewayCommand] = {}
+
+    async def serve(self) -> None:
+        """Listens and runs until the process is told to stop."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        server = aio.server(options=rpc.OPTIONS)
+        token = self._config.cluster_token
+        handlers = {
+            stream.method: stream.handler(serve, token)
+            for stream, serve in (
+                (rpc.ATTACH_WORKER, self._serve_worker),
+                (rpc.ATTACH_GATEWAY, self._serve_gateway),
+                (rpc.ATTACH_LAUNCHER, self._serve_launcher),
+            )
+        }
+        server.add_generic_rpc_handlers((rpc.service(rpc.CONTROL, handlers),))
+        address = await rpc.listen(server, self._config.listen_address)
+        await server.start()
+        logging.info("manager listens address=%s", address)
+        if self._config.ready_file:
+            write_ready_file(Path(self._config.ready_file), address)
+        ticker = asyncio.create_task(self._tick())
+        await stop.wait()
+        ticker.cancel()
+        await server.stop(grace=1)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._step(events.Ticked())
+
+    def _step(self, event: events.Event) -> None:
+        if not isinstance(event, events.Ticked):
+            logging.debug("event %s", event)
+        for effect in self._state.step(event, time.monotonic_ns()):
+            self._carry_out(effect)
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case TellWorker(worker, command):
+                logging.info("tell worker=%s %s", worker, type(command).__name__)
+                if worker in self._workers:
+                    self._workers[worker].put_nowait(command)
+            case TellGateways(command):
+                self._last_told[type(command)] = command
+                for queue in self._gateways:
+                    queue.put_nowait(command)
+            case TellLauncher(command):
+                if self._launcher is not None:
+                    self._launcher.put_nowait(command)
+
+    async def _serve_worker(
+        self, incoming: AsyncIterator[messages.WorkerReport], write: Write
+    ) -> None:
+        hello = await anext(incoming, None)
+        if (why := _refusal(hello, messages.WorkerHello)) is not None:
+            await write(messages.Refuse(why))
+            return
+        assert isinstance(hello, messages.WorkerHello)
+        worker = hello.worker
+        async with _outgoing(write) as queue:
+            self._workers[worker] = queue
+            logging.info("attached worker=%s blocks=%d", worker, len(hello.blocks))
+            self._step(events.WorkerAttached(hello))
+            try:
+                async for report in incoming:
+                    self._step(events.WorkerReported(worker, report))
+            finally:
+                if self._workers.get(worker) is queue:
+                    del self._workers[worker]
+                    logging.info("detached worker=%s", worker)
+                    self._step(events.WorkerDetached(worker))
+
+    async def _serve_gateway(
+        self, incoming: AsyncIterator[messages.GatewayReport], write: Write
+    ) -> None:
+        hello = await anext(incoming, None)
+        if (why := _refusal(hello, messages.GatewayHello)) is not None:
+            await write(messages.Refuse(why))
+            return
+        async with _outgoing(write) as queue:
+            for command in self._last_told.values():
+                queue.put_nowait(command)
+            self._gateways.add(queue)
+            try:
+                async for report in incoming:
+                    if isinstance(report, messages.ScaleTo):
+                        self._step(events.ScaleRequested(report.num_workers))
+            finally:
+                self._gateways.discard(queue)
+
+    async def _serve_launcher(
+        self, incoming: AsyncIterator[messages.LauncherReport], write: Write
+    ) -> None:
+        hello = await anext(incoming, None)
+        why = _refusal(hello, messages.LauncherHello)
+        if why is None and self._launcher is not None:
+            why = "there is a launcher already; a cluster has one"
+        if why is not None:
+            await write(messages.Refuse(why))
+            return
+        async with _outgoing(write) as queue:
+            self._launcher = queue
+            self._step(events.LauncherAttached())
+            try:
+                async for report in incoming:
+                    if isinstance(report, messages.WorkerExited):
+                        self._step(
+                            events.WorkerProcessEnded(report.worker, report.exit_code)
+                        )
+            finally:
+                self._launcher = None
+                self._step(events.LauncherDetached())
+
+
+def _refusal(hello: object, expected: type) -> str | None:
+    """Why the other side cannot be talked to; None if it can."""
+    if not isinstance(hello, expected):
+        return f"expected {expected.__name__} first, got {type(hello).__name__}"
+    version = getattr(hello, "protocol_version", None)
+    if version != messages.PROTOCOL_VERSION:
+        return (
+            f"it speaks protocol {version}, the manager {messages.PROTOCOL_VERSION}: "
+            f"install the same jscale everywhere"
+        )
+    return None
+
+
+@contextlib.asynccontextmanager
+async def _outgoing(write: Write) -> AsyncIterator[asyncio.Queue[Any]]:
+    """A queue whose messages are written in order until the block is left."""
+    queue: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def pump() -> None:
+        while True:
+            await write(await queue.get())
+
+    task = asyncio.create_task(pump())
+    try:
+        yield queue
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, aio.BaseError):
+            await task

@@ -1,0 +1,54 @@
+"""From a manager's settings to what every worker of the model must agree on."""
+
+import pathlib
+
+from jscale.checkpoint.cache import resolve
+from jscale.cluster.config import ManagerConfig
+from jscale.cluster.messages import ModelSpec
+from jscale.core.chunks import chunk_size_for
+from jscale.core.errors import ConfigError
+from jscale.engine.config import EngineConfig
+from jscale.store.manifest import Manifest
+
+CONTEXTS_OF_PAGES = 4
+"""Whole contexts of KV pages for each sequence that decodes: half for the local
+replica, half for the pipelines that a worker is part of while others load."""
+
+CONTEXT_MAX_DEFAULT = 4096
+"""Contexts that models are trained for (128 K) would take all memory for KV pages."""
+
+
+def load_model_spec(config: ManagerConfig) -> tuple[ModelSpec, pathlib.Path]:
+    """The spec, and the block store that the model is read from.
+
+    Raises:
+      CheckpointError: the model cannot be read.
+      ConfigError: a setting does not fit the model.
+    """
+    path = resolve(config.model_path, config.cache_dir)
+    manifest = Manifest.load(path)
+    model_context = int(manifest.config["max_context"])
+    max_context = config.max_context or min(model_context, CONTEXT_MAX_DEFAULT)
+    if max_context > model_context:
+        raise ConfigError(
+            f"--max_context={max_context}: {manifest.model_name} was made for "
+            f"{model_context} tokens; give at most that"
+        )
+    pages_per_sequence = -(-max_context // config.page_tokens)
+    num_pages = CONTEXTS_OF_PAGES * config.max_sequences * pages_per_sequence
+    engine = EngineConfig(
+        page_tokens=config.page_tokens,
+        num_pages=config.num_pages or num_pages,
+        max_context=max_context,
+        max_sequences=config.max_sequences,
+        compute_dtype=config.compute_dtype,
+    )
+    spec = ModelSpec(
+        model_name=manifest.model_name,
+        manifest=manifest.to_bytes(),
+        engine=engine,
+        chunk_size_bytes=config.chunk_size_bytes
+        or chunk_size_for(sum(manifest.block_sizes_bytes)),
+        block_sizes_bytes=manifest.block_sizes_bytes,
+    )
+    return spec, path

@@ -1,0 +1,72 @@
+"""What the manager remembers: frozen records, replaced when something happens."""
+
+import dataclasses
+
+from jscale.cluster.messages import Bundle, Member
+from jscale.core.ids import PlanId, WorkerId
+from jscale.pipeline.messages import PipelineSpec
+from jscale.plan.execution import ExecutionPipeline
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerRecord:
+    """One attached worker."""
+
+    worker: WorkerId
+    data_address: str
+    serve_address: str
+    attached_ns: int
+    blocks: frozenset[int]
+    bundle: Bundle | None
+    has_executables: bool
+    can_load_from_disk: bool
+    is_loading: bool = False
+    is_leaving: bool = False
+    retry_after_ns: int = 0
+    received_bytes: int = 0
+    bytes_per_s: float = 0.0
+
+    @property
+    def member(self) -> Member:
+        """How other workers reach it."""
+        return Member(worker=self.worker, address=self.data_address)
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferRecord:
+    """A multicast that is under way; `pending` are the targets still receiving."""
+
+    plan: PlanId
+    source: WorkerId
+    pending: frozenset[WorkerId]
+
+    @property
+    def members(self) -> frozenset[WorkerId]:
+        """Everyone who still has to do with it."""
+        return self.pending | {self.source}
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineRecord:
+    """A pipeline between its opening and its closing.
+
+    `serves` are the workers for whose sake it was opened: the targets whose blocks it
+    uses, or the worker of a local replica. A newer one for any of them supersedes it.
+    """
+
+    spec: PipelineSpec
+    pipeline: ExecutionPipeline
+    serves: frozenset[WorkerId]
+    opened_by: frozenset[WorkerId]
+    closed_by: frozenset[WorkerId]
+    deadline_ns: int
+    is_closing: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Every worker of it is ready, and it may take sequences."""
+        return not self.is_closing and self.opened_by >= set(self.spec.workers)
+
+    def uses(self, worker: WorkerId) -> bool:
+        """Whether the worker runs a stage of it."""
+        return worker in self.spec.workers

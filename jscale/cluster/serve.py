@@ -1,0 +1,81 @@
+"""A worker's side of the streams to gateways."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from absl import logging
+
+from jscale.cluster.device import Device
+from jscale.pipeline.messages import (
+    Cancel,
+    ServeCommand,
+    ServeEvent,
+    ServeEvents,
+    Submit,
+)
+
+
+class GatewayStreams:
+    """Every attached gateway and what it is to be told. Owned by the event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queues: dict[str, asyncio.Queue[ServeEvents]] = {}
+        self._next_name = 0
+        self.device: Device | None = None
+
+    def emit(self, gateway: str, events: tuple[ServeEvent, ...]) -> None:
+        """Queues events for a gateway, in order. Any thread may call it."""
+        self._loop.call_soon_threadsafe(self._put, gateway, ServeEvents(events))
+
+    def _put(self, gateway: str, events: ServeEvents) -> None:
+        if gateway in self._queues:
+            self._queues[gateway].put_nowait(events)
+
+    async def flushed(self, timeout_s: float) -> None:
+        """Returns when every gateway was told what it is to be told, or in time."""
+        waits = [queue.join() for queue in self._queues.values()]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*waits), timeout_s)
+
+    async def serve(
+        self,
+        incoming: AsyncIterator[ServeCommand],
+        write: Callable[[Any], Awaitable[None]],
+    ) -> None:
+        """One gateway's stream, until it ends; what it submitted ends with it."""
+        gateway = f"g{self._next_name}"
+        self._next_name += 1
+        queue: asyncio.Queue[ServeEvents] = asyncio.Queue()
+        self._queues[gateway] = queue
+
+        async def pump() -> None:
+            while True:
+                events = await queue.get()
+                try:
+                    await write(events)
+                finally:
+                    queue.task_done()
+
+        task = asyncio.create_task(pump())
+        logging.info("gateway attached gateway=%s", gateway)
+        try:
+            async for command in incoming:
+                self._obey(gateway, command)
+        finally:
+            del self._queues[gateway]
+            task.cancel()
+            if self.device is not None:
+                self.device.post(lambda host: host.forget_gateway(gateway))
+            logging.info("gateway detached gateway=%s", gateway)
+
+    def _obey(self, gateway: str, command: ServeCommand) -> None:
+        if self.device is None:
+            return  # No pipeline can be open yet.
+        match command:
+            case Submit():
+                self.device.post(lambda host: host.submit(gateway, command))
+            case Cancel(sequence):
+                self.device.post(lambda host: host.cancel(sequence))

@@ -1,0 +1,249 @@
+"""A worker as a pure state machine: `step(event)` returns effects.
+
+It knows which blocks are ready, whether stages can be run, which transfers and
+pipelines it is part of. The worker owns this truth: a manager that comes back is told
+it anew, and nothing stops serving meanwhile.
+"""
+
+import enum
+
+from jscale.cluster import messages
+from jscale.cluster import worker_effects as effects
+from jscale.cluster import worker_events as events
+from jscale.cluster.worker_effects import WorkerEffect
+from jscale.cluster.worker_events import EXECUTABLES_REGION, WorkerEvent
+from jscale.core.ids import PipelineId, PlanId, WorkerId
+from jscale.pipeline.messages import PipelineSpec
+
+
+class Executables(enum.Enum):
+    """How far the worker is with what it needs to run stages."""
+
+    NONE = "none"
+    COMING = "coming"
+    READY = "ready"
+
+
+class WorkerState:
+    """Owns what a worker holds and takes part in. Owned by the worker's event loop."""
+
+    def __init__(
+        self,
+        worker: WorkerId,
+        *,
+        data_address: str,
+        serve_address: str,
+        can_load_from_disk: bool = True,
+    ) -> None:
+        self._worker = worker
+        self._data_address = data_address
+        self._serve_address = serve_address
+        self._can_load_from_disk = can_load_from_disk
+        self._spec: messages.ModelSpec | None = None
+        self._blocks: set[int] = set()
+        self._executables = Executables.NONE
+        self._bundle: messages.Bundle | None = None
+        self._expected: messages.Bundle | None = None
+        self._transfers: set[PlanId] = set()
+        self._pipelines: dict[PipelineId, PipelineSpec] = {}
+        self._is_stopping = False
+
+    def step(self, event: WorkerEvent) -> list[WorkerEffect]:
+        """The effects of one event, in the order to carry them out."""
+        match event:
+            case events.ManagerAttached():
+                return self._hello()
+            case events.ManagerDetached():
+                return self._gone() if self._is_stopping else []
+            case events.CommandArrived(command):
+                return self._obey(command)
+            case events.RegionFilled(region):
+                return self._filled(region)
+            case events.BlockPublished(block):
+                self._blocks.add(block)
+                return [effects.Report(messages.BlockReady(block))]
+            case events.RegionCorrupt(region, reason):
+                return self._corrupt(region, reason)
+            case events.ExecutablesLoaded(origin, took_ms, bundle):
+                self._executables = Executables.READY
+                self._bundle = bundle
+                ready = messages.ExecutablesReady(origin, took_ms, bundle)
+                return [effects.Report(ready)]
+            case events.ExecutablesMismatched(reason):
+                return [effects.CompileExecutables(reason)]
+            case events.DiskLoadFailed(reason):
+                return [effects.Report(messages.LoadFailed(reason))]
+            case events.TransferAdvanced(plan, received_bytes, bytes_per_s):
+                return [
+                    effects.Report(
+                        messages.TransferProgressed(plan, received_bytes, bytes_per_s)
+                    )
+                ]
+            case events.TransferOver(plan, missing_chunks):
+                self._transfers.discard(plan)
+                return [effects.Report(messages.TransferEnded(plan, missing_chunks))]
+            case events.PeerGone(peer):
+                return [
+                    effects.BreakPipelines(peer),
+                    effects.Report(messages.PeerLost(peer)),
+                ]
+            case events.StopRequested():
+                return self._stop()
+            case events.DrainTimedOut():
+                return self._gone()
+            case _:
+                return self._stages_changed(event)
+
+    def _hello(self) -> list[WorkerEffect]:
+        hello = messages.WorkerHello(
+            worker=self._worker,
+            data_address=self._data_address,
+            serve_address=self._serve_address,
+            blocks=tuple(sorted(self._blocks)),
+            bundle=self._bundle,
+            has_executables=self._executables is Executables.READY,
+            pipelines=tuple(self._pipelines.values()),
+            can_load_from_disk=self._can_load_from_disk,
+        )
+        again: list[WorkerEffect] = [effects.Report(hello)]
+        if self._is_stopping:
+            again.append(effects.Report(messages.LeaveRequested()))
+        return again
+
+    def _obey(self, command: messages.WorkerCommand) -> list[WorkerEffect]:
+        match command:
+            case messages.Welcome(spec, protocol_version):
+                return self._welcomed(spec, protocol_version)
+            case messages.Refuse(reason):
+                return [effects.Exit(f"the manager refused us: {reason}", failed=True)]
+            case messages.LoadFromDisk(path):
+                return [
+                    *self._need_executables(None, "no worker has them yet"),
+                    effects.ReadFromDisk(path),
+                ]
+            case messages.JoinMulticast():
+                self._transfers.add(command.plan)
+                is_source = command.members[0].worker == self._worker
+                if not is_source:
+                    return [
+                        *self._need_executables(command.bundle, "the source has none"),
+                        effects.StartMulticast(command),
+                    ]
+                return [effects.StartMulticast(command)]
+            case messages.CancelMulticast(plan):
+                if plan not in self._transfers:
+                    return []
+                self._transfers.discard(plan)
+                return [effects.StopMulticast(plan)]
+            case messages.OpenPipeline(spec):
+                return self._open(spec)
+            case messages.ClosePipeline(pipeline, reason, finish):
+                if pipeline not in self._pipelines:
+                    closed = messages.PipelineClosed(pipeline, "was not open")
+                    return [effects.Report(closed)]
+                return [effects.CloseStages(pipeline, reason, finish)]
+            case messages.Leave(reason):
+                return [effects.Exit(reason)]
+
+    def _welcomed(
+        self, spec: messages.ModelSpec, protocol_version: int
+    ) -> list[WorkerEffect]:
+        if protocol_version != messages.PROTOCOL_VERSION:
+            return [
+                effects.Exit(
+                    f"the manager speaks protocol {protocol_version}, we speak "
+                    f"{messages.PROTOCOL_VERSION}: install the same jscale everywhere",
+                    failed=True,
+                )
+            ]
+        if self._spec is None:
+            self._spec = spec
+            return [effects.PrepareModel(spec)]
+        if self._spec != spec:
+            return [
+                effects.Exit(
+                    f"the manager now serves {spec.model_name}, or it with other "
+                    f"settings; we hold {self._spec.model_name}: start us again",
+                    failed=True,
+                )
+            ]
+        return []
+
+    def _need_executables(
+        self, bundle: messages.Bundle | None, why_none: str
+    ) -> list[WorkerEffect]:
+        """Wait for those that come with the blocks, or compile."""
+        if self._executables is Executables.READY:
+            return []
+        if bundle is not None:
+            self._executables = Executables.COMING
+            self._expected = bundle
+            return []
+        if self._executables is Executables.COMING and self._expected is None:
+            return []
+        self._executables = Executables.COMING
+        self._expected = None
+        return [effects.CompileExecutables(why_none)]
+
+    def _filled(self, region: int) -> list[WorkerEffect]:
+        if region != EXECUTABLES_REGION:
+            return [effects.VerifyBlock(region - 1)]
+        if self._executables is Executables.READY or self._expected is None:
+            return []
+        return [effects.LoadExecutables(self._expected)]
+
+    def _corrupt(self, region: int, reason: str) -> list[WorkerEffect]:
+        """End every transfer as incomplete: the manager plans anew what is missing."""
+        plans = sorted(self._transfers)
+        self._transfers.clear()
+        ended: list[WorkerEffect] = []
+        if not plans and region != EXECUTABLES_REGION:
+            ended.append(effects.Report(messages.LoadFailed(reason)))
+        for plan in plans:
+            ended.append(effects.StopMulticast(plan))
+            ended.append(effects.Report(messages.TransferEnded(plan, 1)))
+        if region == EXECUTABLES_REGION:
+            self._expected = None
+            ended.append(effects.CompileExecutables(reason))
+        return ended
+
+    def _open(self, spec: PipelineSpec) -> list[WorkerEffect]:
+        ours = [stage for stage in spec.stages if stage.worker == self._worker]
+        needed = {
+            block
+            for stage in ours
+            for block in range(stage.first_block, stage.first_block + stage.num_blocks)
+        }
+        why = ""
+        if missing := sorted(needed - self._blocks):
+            why = f"{self._worker} does not hold block {missing[0]}"
+        elif self._executables is not Executables.READY:
+            why = f"{self._worker} has no executables yet"
+        if why:
+            return [effects.Report(messages.PipelineRefused(spec.pipeline, why))]
+        self._pipelines[spec.pipeline] = spec
+        return [effects.OpenStages(spec)]
+
+    def _stages_changed(self, event: WorkerEvent) -> list[WorkerEffect]:
+        match event:
+            case events.StagesOpened(pipeline):
+                return [effects.Report(messages.PipelineOpened(pipeline))]
+            case events.StagesRefused(pipeline, reason):
+                self._pipelines.pop(pipeline, None)
+                return [effects.Report(messages.PipelineRefused(pipeline, reason))]
+            case events.StagesClosed(pipeline, reason):
+                self._pipelines.pop(pipeline, None)
+                return [effects.Report(messages.PipelineClosed(pipeline, reason))]
+            case _:
+                raise AssertionError(f"unknown event {event}")
+
+    def _stop(self) -> list[WorkerEffect]:
+        if self._is_stopping:
+            return self._gone()
+        self._is_stopping = True
+        if self._spec is None:
+            return self._gone()
+        return [effects.Report(messages.LeaveRequested())]
+
+    def _gone(self) -> list[WorkerEffect]:
+        return [effects.Exit("asked to stop")]

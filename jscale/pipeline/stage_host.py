@@ -1,0 +1,242 @@
+"""All that one worker runs: its stages of every pipeline, and the heads among them.
+
+A worker has one device and hence one order of work. Pipelines take turns: in its turn
+a pipeline runs one micro-batch through one stage. A local replica is a pipeline with
+one stage and gets no other treatment.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jscale.core.errors import JscaleError
+from jscale.core.ids import BatchId, PipelineId, SequenceId, WorkerId
+from jscale.engine.batch import StepBatch
+from jscale.engine.config import EngineConfig
+from jscale.engine.executor import StageExecutor
+from jscale.engine.pages import PagePool, page_map
+from jscale.pipeline.head import Head
+from jscale.pipeline.messages import (
+    PipelineBroken,
+    PipelineSpec,
+    Returned,
+    Sampled,
+    StageInput,
+    Submit,
+)
+from jscale.pipeline.outbox import Outbox
+
+
+@dataclasses.dataclass
+class _Work:
+    """A micro-batch that waits for a stage; `x` is None for a first stage."""
+
+    stage_index: int
+    batch_id: BatchId
+    batch: StepBatch
+    x: npt.NDArray[Any] | None
+
+
+@dataclasses.dataclass
+class _OpenPipeline:
+    """A pipeline that has stages here."""
+
+    spec: PipelineSpec
+    pages: list[int]
+    page_map: npt.NDArray[np.int32]
+    head: Head | None
+    waiting: collections.deque[_Work]
+
+
+class StageHost:
+    """Owns stages, heads and pages of a worker. Owned by the device thread."""
+
+    def __init__(
+        self,
+        worker: WorkerId,
+        config: EngineConfig,
+        executor: StageExecutor,
+        outbox: Outbox,
+        *,
+        eos_token_ids: Sequence[int] = (),
+    ) -> None:
+        self._worker = worker
+        self._config = config
+        self._executor = executor
+        self._outbox = outbox
+        self._eos_token_ids = eos_token_ids
+        self._pool = PagePool(config.num_pages)
+        self._pipelines: dict[PipelineId, _OpenPipeline] = {}
+        self._turns: collections.deque[PipelineId] = collections.deque()
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences of which this worker is the head."""
+        return sum(p.head.num_sequences for p in self._pipelines.values() if p.head)
+
+    def open(self, spec: PipelineSpec) -> None:
+        """Leases the pages of a pipeline's stages here.
+
+        Raises:
+          OverloadedError: too few pages are free.
+        """
+        assert spec.pipeline not in self._pipelines, spec
+        pages = self._pool.lease(spec.num_pages)
+        head = None
+        if spec.head == self._worker:
+            head = Head(spec, self._config, self._outbox, self._eos_token_ids)
+        self._pipelines[spec.pipeline] = _OpenPipeline(
+            spec=spec,
+            pages=pages,
+            page_map=page_map(pages),
+            head=head,
+            waiting=collections.deque(),
+        )
+        self._turns.append(spec.pipeline)
+
+    def close(self, pipeline: PipelineId, reason: str, *, finish: bool = False) -> None:
+        """Ends a pipeline here; closing what is not open does nothing.
+
+        With `finish` a head first runs its sequences to the end.
+        """
+        opened = self._pipelines.get(pipeline)
+        if opened is None:
+            return
+        if finish and opened.head and opened.head.num_sequences:
+            opened.head.finish()
+            return
+        del self._pipelines[pipeline]
+        self._turns.remove(pipeline)
+        self._pool.release(opened.pages)
+        if opened.head:
+            opened.head.give_back(reason)
+        self._outbox.closed(pipeline, reason)
+
+    def break_with(self, peer: WorkerId) -> None:
+        """Closes every pipeline that a lost worker was part of."""
+        for opened in list(self._pipelines.values()):
+            if peer in opened.spec.workers:
+                self.close(opened.spec.pipeline, f"{peer} is lost")
+
+    def submit(self, gateway: str, command: Submit) -> None:
+        """Takes a sequence on, or returns it if its replica is gone."""
+        opened = self._pipelines.get(command.pipeline)
+        if opened is None or opened.head is None:
+            gone = Returned(command.sequence, command.attempt, "the replica is closed")
+            self._outbox.emit(gateway, (gone,))
+            return
+        opened.head.submit(gateway, command)
+
+    def cancel(self, sequence: SequenceId) -> None:
+        """Forgets a sequence, wherever it is."""
+        for opened in self._pipelines.values():
+            if opened.head:
+                opened.head.cancel(sequence)
+        self._close_finished()
+
+    def forget_gateway(self, gateway: str) -> None:
+        """Cancels what a gateway that is gone had submitted."""
+        for opened in self._pipelines.values():
+            if opened.head:
+                opened.head.forget_gateway(gateway)
+        self._close_finished()
+
+    def take_input(self, message: StageInput, payload: memoryview) -> None:
+        """A micro-batch arrived for a stage here; dropped if that is closed."""
+        opened = self._pipelines.get(message.pipeline)
+        if opened is None:
+            return
+        batch = StepBatch.from_bytes(payload[: message.batch_bytes])
+        x = np.frombuffer(
+            payload[message.batch_bytes :], dtype=self._executor.activation_dtype
+        ).reshape(batch.num_rows, -1)
+        opened.waiting.append(_Work(message.stage_index, message.batch, batch, x))
+
+    def take_sampled(self, message: Sampled) -> None:
+        """The last stage finished a micro-batch of which we are the head."""
+        opened = self._pipelines.get(message.pipeline)
+        if opened is not None and opened.head is not None:
+            opened.head.complete(message.batch, message.tokens, message.logprobs)
+            self._close_finished()
+
+    def take_broken(self, message: PipelineBroken) -> None:
+        """Another stage cannot go on."""
+        self.close(message.pipeline, message.reason)
+
+    def run_one(self) -> bool:
+        """Runs one micro-batch through one stage; False if there was none to run."""
+        for _ in range(len(self._turns)):
+            opened = self._pipelines[self._turns[0]]
+            self._turns.rotate(-1)
+            work = self._next_work(opened)
+            if work is not None:
+                self._run(opened, work)
+                return True
+        return False
+
+    def _next_work(self, opened: _OpenPipeline) -> _Work | None:
+        """What has come furthest goes first: it frees the pipeline soonest."""
+        if opened.waiting:
+            return opened.waiting.popleft()
+        scheduled = opened.head.next_batch() if opened.head else None
+        if scheduled is None:
+            return None
+        return _Work(0, scheduled.id, scheduled.batch, None)
+
+    def _run(self, opened: _OpenPipeline, work: _Work) -> None:
+        spec = opened.spec
+        stage = spec.stages[work.stage_index]
+        is_last = work.stage_index == len(spec.stages) - 1
+        try:
+            output = self._executor.run(
+                stage.first_block,
+                stage.num_blocks,
+                work.batch,
+                opened.page_map,
+                work.x,
+            )
+        except JscaleError as error:
+            self._break(opened, str(error))
+            return
+        if not is_last:
+            self._pass_on(opened, work, output.activations)
+            return
+        sampled = Sampled(
+            pipeline=spec.pipeline,
+            batch=work.batch_id,
+            tokens=tuple(output.tokens.tolist()),
+            logprobs=tuple(output.logprobs.tolist()),
+        )
+        if opened.head:
+            self.take_sampled(sampled)
+        else:
+            self._outbox.send(spec.stages[0], sampled, b"")
+
+    def _pass_on(self, opened: _OpenPipeline, work: _Work, x: npt.NDArray[Any]) -> None:
+        index = work.stage_index + 1
+        stage = opened.spec.stages[index]
+        if stage.worker == self._worker:
+            opened.waiting.append(_Work(index, work.batch_id, work.batch, x))
+            return
+        batch = work.batch.to_bytes()
+        message = StageInput(opened.spec.pipeline, index, work.batch_id, len(batch))
+        self._outbox.send(stage, message, batch + x.tobytes())
+
+    def _break(self, opened: _OpenPipeline, reason: str) -> None:
+        """Close here, and tell the others, who would wait for ever."""
+        broken = PipelineBroken(opened.spec.pipeline, reason)
+        told = {self._worker}
+        for stage in opened.spec.stages:
+            if stage.worker not in told:
+                told.add(stage.worker)
+                self._outbox.send(stage, broken, b"")
+        self.close(opened.spec.pipeline, reason)
+
+    def _close_finished(self) -> None:
+        for opened in list(self._pipelines.values()):
+            if opened.head and opened.head.is_finished:
+                self.close(opened.spec.pipeline, "finished")
