@@ -1,0 +1,276 @@
+"""Which replica runs which sequence, and what happens when it cannot go on.
+
+Hand-over is one path: a replica that gives a sequence back, a head whose stream broke
+and a re-cut all put the sequence into the queue again, in its old place, and it goes
+on after the tokens that the client has. A client sees every index once, in order.
+"""
+
+import bisect
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+
+from jscale.cluster.messages import Replica
+from jscale.core.errors import OverloadedError, RequestError, UnavailableError
+from jscale.core.ids import PipelineId, SequenceId, WorkerId
+from jscale.core.units import NS_PER_MS, NS_PER_S
+from jscale.engine.request import Request
+from jscale.pipeline.messages import (
+    Cancel,
+    Emitted,
+    Finished,
+    Rejected,
+    Returned,
+    ServeEvent,
+    Submit,
+)
+from jscale.server.decisions import Decision, Deliver, End, Fail, Send
+from jscale.server.live import LiveSequence
+
+REST_NS = 100 * NS_PER_MS
+"""A replica that gave a sequence back gets none for so long: it is mostly closing, and
+the news of that comes by another connection."""
+
+FRUITLESS_MAX = 200
+"""Hand-overs in a row without a token, after which a sequence fails."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RouterConfig:
+    """Bounds of a router, and what ends a text.
+
+    Attributes:
+      max_queued: requests that wait at most; more are refused.
+      unavailable_after_ns: with no replica for so long, those that wait fail.
+      eos_token_ids: tokens after which the model has nothing to say.
+    """
+
+    max_queued: int = 1024
+    unavailable_after_ns: int = 60 * NS_PER_S
+    eos_token_ids: tuple[int, ...] = ()
+
+
+class Router:
+    """Queue, replicas and outstanding sequences of one gateway.
+
+    Every method takes the time and returns what to do, in order. Owned by the
+    gateway's event loop.
+    """
+
+    def __init__(self, config: RouterConfig, now_ns: int) -> None:
+        self._config = config
+        self._live: dict[SequenceId, LiveSequence] = {}
+        self._queue: list[LiveSequence] = []
+        self._replicas: dict[PipelineId, Replica] = {}
+        self._attached: set[WorkerId] = set()
+        self._rests_until_ns: dict[PipelineId, int] = {}
+        self._outstanding: Counter[PipelineId] = Counter()
+        self._unavailable_since_ns: int | None = now_ns
+        self._num_arrived = 0
+        self.num_handed_over = 0
+
+    @property
+    def num_queued(self) -> int:
+        """Sequences that wait for a replica."""
+        return len(self._queue)
+
+    @property
+    def num_live(self) -> int:
+        """Sequences that wait or run."""
+        return len(self._live)
+
+    @property
+    def is_available(self) -> bool:
+        """Some replica could be sent to, if it has room."""
+        return self._unavailable_since_ns is None
+
+    def outstanding(self, pipeline: PipelineId) -> int:
+        """Sequences of this gateway that the replica runs."""
+        return self._outstanding[pipeline]
+
+    def submit(
+        self, sequence: SequenceId, request: Request, now_ns: int
+    ) -> list[Decision]:
+        """A request arrived.
+
+        Raises:
+          OverloadedError: as many wait as may.
+        """
+        assert sequence not in self._live, sequence
+        if len(self._queue) >= self._config.max_queued:
+            raise OverloadedError(
+                f"{len(self._queue)} requests are waiting, as many as may: "
+                f"try again later, or add workers"
+            )
+        live = LiveSequence(sequence, request, arrival=self._num_arrived)
+        self._num_arrived += 1
+        self._live[sequence] = live
+        self._queue.append(live)
+        return self._dispatch(now_ns)
+
+    def cancel(self, sequence: SequenceId, now_ns: int) -> list[Decision]:
+        """Nobody wants the rest of this sequence; nothing more is delivered."""
+        live = self._live.get(sequence)
+        if live is None:
+            return []
+        replica = live.replica
+        self._forget(live)
+        told = [Send(replica.head, Cancel(sequence))] if replica else []
+        return [*told, *self._dispatch(now_ns)]
+
+    def replicas_changed(
+        self, replicas: Iterable[Replica], now_ns: int
+    ) -> list[Decision]:
+        """These replicas are open now, and no others.
+
+        Sequences on a replica that is not named run on until it returns them.
+        """
+        self._replicas = {replica.pipeline: replica for replica in replicas}
+        self._rests_until_ns = {
+            pipeline: until
+            for pipeline, until in self._rests_until_ns.items()
+            if pipeline in self._replicas
+        }
+        return self._dispatch(now_ns)
+
+    def head_attached(self, head: WorkerId, now_ns: int) -> list[Decision]:
+        """The stream to this worker is open: its replicas can be sent to."""
+        self._attached.add(head)
+        return self._dispatch(now_ns)
+
+    def head_lost(self, head: WorkerId, reason: str, now_ns: int) -> list[Decision]:
+        """The stream to this worker broke: what ran there goes on elsewhere."""
+        self._attached.discard(head)
+        decisions: list[Decision] = []
+        for live in list(self._live.values()):
+            if live.replica is not None and live.replica.head == head:
+                decisions += self._hand_over(live, reason)
+        return decisions + self._dispatch(now_ns)
+
+    def served(self, head: WorkerId, event: ServeEvent, now_ns: int) -> list[Decision]:
+        """A head says something of a sequence; what an old attempt says is dropped."""
+        live = self._live.get(event.sequence)
+        if (
+            live is None
+            or live.replica is None
+            or live.replica.head != head
+            or live.attempt != event.attempt
+        ):
+            return []
+        match event:
+            case Emitted(index=index) if index == len(live.generated):
+                live.generated.append(event.token)
+                live.num_fruitless = 0
+                return [Deliver(live.sequence, index, event.token, event.logprob)]
+            case Emitted(index=index) if index < len(live.generated):
+                return []
+            case Emitted(index=index):
+                told = Send(head, Cancel(live.sequence))
+                reason = f"{head} left out token {len(live.generated)} (sent {index})"
+                return [told, *self._hand_over(live, reason), *self._dispatch(now_ns)]
+            case Finished():
+                self._forget(live)
+                return [End(live.sequence, event.reason), *self._dispatch(now_ns)]
+            case Returned():
+                pipeline = live.replica.pipeline
+                if pipeline in self._replicas:
+                    self._rests_until_ns[pipeline] = now_ns + REST_NS
+                decisions = self._hand_over(live, event.reason)
+                return decisions + self._dispatch(now_ns)
+            case Rejected():
+                self._forget(live)
+                failed = Fail(live.sequence, RequestError(event.reason))
+                return [failed, *self._dispatch(now_ns)]
+
+    def tick(self, now_ns: int) -> list[Decision]:
+        """Time passed: rests end, and waiting without any replica does too."""
+        decisions = self._dispatch(now_ns)
+        since_ns = self._unavailable_since_ns
+        if since_ns is None or now_ns - since_ns < self._config.unavailable_after_ns:
+            return decisions
+        waited_s = (now_ns - since_ns) // NS_PER_S
+        for live in list(self._queue):
+            self._forget(live)
+            message = (
+                f"no worker could serve for {waited_s} s: "
+                f"see ModelStatus, then try again or add workers"
+            )
+            decisions.append(Fail(live.sequence, UnavailableError(message)))
+        return decisions
+
+    def _hand_over(self, live: LiveSequence, reason: str) -> list[Decision]:
+        """Takes the sequence from its replica and queues it, if anything is left."""
+        self._release(live)
+        self.num_handed_over += 1
+        live.attempt += 1
+        live.num_fruitless += 1
+        finished = live.finish_reason(self._config.eos_token_ids)
+        if finished is not None:
+            self._forget(live)
+            return [End(live.sequence, finished)]
+        if live.num_fruitless > FRUITLESS_MAX:
+            self._forget(live)
+            message = f"{FRUITLESS_MAX} replicas in a row gave it back: {reason}"
+            return [Fail(live.sequence, UnavailableError(message))]
+        bisect.insort(self._queue, live, key=lambda waiting: waiting.arrival)
+        return []
+
+    def _dispatch(self, now_ns: int) -> list[Decision]:
+        """Sends who waits longest while a replica has room."""
+        usable = [r for r in self._replicas.values() if r.head in self._attached]
+        if usable:
+            self._unavailable_since_ns = None
+        elif self._unavailable_since_ns is None:
+            self._unavailable_since_ns = now_ns
+        awake = [r for r in usable if self._rests_until_ns.get(r.pipeline, 0) <= now_ns]
+        decisions: list[Decision] = []
+        while self._queue:
+            replica = pick(awake, self._outstanding)
+            if replica is None:
+                break
+            live = self._queue.pop(0)
+            live.replica = replica
+            self._outstanding[replica.pipeline] += 1
+            submit = Submit(
+                pipeline=replica.pipeline,
+                sequence=live.sequence,
+                attempt=live.attempt,
+                request=live.request,
+                generated=tuple(live.generated),
+            )
+            decisions.append(Send(replica.head, submit))
+        return decisions
+
+    def _release(self, live: LiveSequence) -> None:
+        if live.replica is None:
+            return
+        pipeline = live.replica.pipeline
+        self._outstanding[pipeline] -= 1
+        if not self._outstanding[pipeline]:
+            del self._outstanding[pipeline]
+        live.replica = None
+
+    def _forget(self, live: LiveSequence) -> None:
+        if live in self._queue:
+            self._queue.remove(live)
+        self._release(live)
+        del self._live[live.sequence]
+
+
+def pick(
+    replicas: Iterable[Replica], outstanding: Counter[PipelineId]
+) -> Replica | None:
+    """The least loaded local replica with room, else the least loaded of the others.
+
+    Returns None when none has room; of equals, the oldest. O(replicas).
+    """
+    with_room = [r for r in replicas if outstanding[r.pipeline] < r.capacity]
+    return min(
+        with_room,
+        key=lambda r: (
+            not r.is_local,
+            outstanding[r.pipeline] / r.capacity,
+            r.pipeline,
+        ),
+        default=None,
+    )

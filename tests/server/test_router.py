@@ -1,0 +1,372 @@
+"""The router as a transcript: what happened (>), and what it wants done."""
+
+import inspect
+
+import pytest
+
+from jscale.cluster.messages import Replica
+from jscale.core.errors import OverloadedError
+from jscale.core.ids import PipelineId, SequenceId, WorkerId
+from jscale.core.units import NS_PER_S
+from jscale.engine.request import Request, SamplingParams
+from jscale.pipeline.messages import Cancel, Emitted, Finished, Rejected, Returned
+from jscale.server.decisions import Decision, Deliver, End, Fail, Send
+from jscale.server.router import FRUITLESS_MAX, Router, RouterConfig
+
+EOS = 2
+
+
+class Script:
+    """Plays lines of a transcript to a router."""
+
+    def __init__(self, max_queued: int = 8) -> None:
+        config = RouterConfig(max_queued=max_queued, eos_token_ids=(EOS,))
+        self.now_ns = 0
+        self.router = Router(config, self.now_ns)
+
+    def play(self, script: str) -> str:
+        lines = []
+        for line in inspect.cleandoc(script).splitlines():
+            if line.startswith("> "):
+                lines.append(line)
+                lines += self.answer(line[2:].split())
+        return "\n".join(lines)
+
+    def answer(self, words: list[str]) -> list[str]:
+        try:
+            return [show(decision) for decision in self.do(*words)]
+        except OverloadedError as error:
+            return [f"refused: {error}"]
+
+    def do(self, verb: str, *words: str) -> list[Decision]:
+        router, now_ns = self.router, self.now_ns
+        match verb, *words:
+            case "submit", name, *rest:
+                max_tokens = int(rest[0]) if rest else 9
+                sequence = SequenceId(name)
+                sampling = SamplingParams(max_tokens=max_tokens)
+                return router.submit(
+                    sequence, Request(sequence, (1,), sampling), now_ns
+                )
+            case "replicas", *names:
+                return router.replicas_changed(map(replica, names), now_ns)
+            case "attach", head:
+                return router.head_attached(WorkerId(head), now_ns)
+            case "lose", head:
+                return router.head_lost(WorkerId(head), "the stream broke", now_ns)
+            case "cancel", name:
+                return router.cancel(SequenceId(name), now_ns)
+            case "at", seconds:
+                self.now_ns = int(float(seconds) * NS_PER_S)
+                return router.tick(self.now_ns)
+            case head, event, name, *rest:
+                return router.served(WorkerId(head), said(event, name, rest), now_ns)
+        raise AssertionError(verb)
+
+
+def replica(text: str) -> Replica:
+    """`3:w1:local:2` is pipeline 3 with head w1, local, of capacity 2."""
+    pipeline, head, kind, capacity = text.split(":")
+    return Replica(
+        pipeline=PipelineId(int(pipeline)),
+        head=WorkerId(head),
+        serve_address=f"{head}:1",
+        is_local=kind == "local",
+        capacity=int(capacity),
+        workers=(WorkerId(head),),
+    )
+
+
+def said(event: str, name: str, rest: list[str]):
+    sequence, attempt = SequenceId(name.split("#")[0]), int(name.split("#")[1])
+    match event:
+        case "emits":
+            index, token = map(int, rest)
+            return Emitted(sequence, attempt, index, token, -0.5)
+        case "finishes":
+            return Finished(sequence, attempt, rest[0])
+        case "returns":
+            return Returned(sequence, attempt, "it closes")
+        case "rejects":
+            return Rejected(sequence, attempt, "too long")
+    raise AssertionError(event)
+
+
+def show(decision: Decision) -> str:
+    match decision:
+        case Send(head, Cancel(sequence)):
+            return f"{head} < cancel {sequence}"
+        case Send(head, submit):
+            name = f"{submit.sequence}#{submit.attempt}"
+            after = f" after {[*submit.generated]}" if submit.generated else ""
+            return f"{head} < submit {name} to {submit.pipeline}{after}"
+        case Deliver(sequence, index, token, _):
+            return f"{sequence} gets {token} at {index}"
+        case End(sequence, reason):
+            return f"{sequence} ends: {reason}"
+        case Fail(sequence, error):
+            return f"{sequence} fails: {type(error).__name__} {error}"
+
+
+SCRIPTS = {
+    "a request waits until there is a replica whose head is attached": """
+        > submit a
+        > replicas 1:w0:local:2
+        > attach w0
+        w0 < submit a#0 to 1
+        > w0 emits a#0 0 17
+        a gets 17 at 0
+        > w0 finishes a#0 stop
+        a ends: stop
+        """,
+    "a local replica goes before a pipelined one, the least loaded first": """
+        > replicas 1:w0:pipe:4 2:w1:local:2 3:w2:local:2
+        > attach w0
+        > attach w1
+        > attach w2
+        > submit a
+        w1 < submit a#0 to 2
+        > submit b
+        w2 < submit b#0 to 3
+        > submit c
+        w1 < submit c#0 to 2
+        > submit d
+        w2 < submit d#0 to 3
+        > submit e
+        w0 < submit e#0 to 1
+        """,
+    "load is counted against capacity": """
+        > replicas 1:w0:pipe:2 2:w1:pipe:4
+        > attach w0
+        > attach w1
+        > submit a
+        w0 < submit a#0 to 1
+        > submit b
+        w1 < submit b#0 to 2
+        > submit c
+        w1 < submit c#0 to 2
+        > submit d
+        w0 < submit d#0 to 1
+        """,
+    "what waits goes to a new replica at once, first come first served": """
+        > replicas 1:w0:local:1
+        > attach w0
+        > submit a
+        w0 < submit a#0 to 1
+        > submit b
+        > submit c
+        > replicas 1:w0:local:1 2:w1:local:1
+        > attach w1
+        w1 < submit b#0 to 2
+        > w0 finishes a#0 length
+        a ends: length
+        w0 < submit c#0 to 1
+        """,
+    "a returned sequence goes on elsewhere, after the tokens its client has": """
+        > replicas 1:w0:pipe:2
+        > attach w0
+        > submit a
+        w0 < submit a#0 to 1
+        > w0 emits a#0 0 17
+        a gets 17 at 0
+        > w0 emits a#0 1 18
+        a gets 18 at 1
+        > replicas 2:w0:local:2
+        > w0 returns a#0
+        w0 < submit a#1 to 2 after [17, 18]
+        > w0 emits a#1 2 19
+        a gets 19 at 2
+        """,
+    "what an old attempt says is dropped": """
+        > replicas 1:w0:pipe:2 2:w1:pipe:2
+        > attach w0
+        > attach w1
+        > submit a
+        w0 < submit a#0 to 1
+        > w0 returns a#0
+        w1 < submit a#1 to 2
+        > w0 emits a#0 0 17
+        > w0 finishes a#0 stop
+        > w0 returns a#0
+        > w0 emits a#1 0 17
+        > w1 emits a#1 0 17
+        a gets 17 at 0
+        """,
+    "a token that was delivered is not delivered again": """
+        > replicas 1:w0:pipe:2
+        > attach w0
+        > submit a
+        w0 < submit a#0 to 1
+        > w0 emits a#0 0 17
+        a gets 17 at 0
+        > w0 emits a#0 0 17
+        > w0 emits a#0 1 18
+        a gets 18 at 1
+        """,
+    "a head that leaves out a token is not believed": """
+        > replicas 1:w0:pipe:1
+        > attach w0
+        > submit a
+        w0 < submit a#0 to 1
+        > w0 emits a#0 1 18
+        w0 < cancel a
+        w0 < submit a#1 to 1
+        """,
+    "a replica that gave back rests, then may be tried again": """
+        > replicas 1:w0:pipe:2
+        > attach w0
+        > submit a
+        w0 < submit a#0 to 1
+        > w0 returns a#0
+        > submit b
+        > at 0.09
+        > at 0.11
+        w0 < submit a#1 to 1
+        w0 < submit b#0 to 1
+        """,
+    "a returned sequence keeps its place before those that came later": """
+        > replicas 1:w0:pipe:2
+        > attach w0
+        > submit a
+        w0 < submit a#0 to 1
+        > submit b
+        w0 < submit b#0 to 1
+        > submit c
+        > w0 returns b#0
+        > w0 returns a#0
+        > replicas 2:w0:local:9
+        w0 < submit a#1 to 2
+        w0 < submit b#1 to 2
+        w0 < submit c#0 to 2
+        """,
+    "all that ran under a lost head goes on elsewhere": """
+        > replicas 1:w0:pipe:2 2:w1:pipe:2
+        > attach w0
+        > attach w1
+        > submit a
+        w0 < submit a#0 to 1
+        > submit b
+        w1 < submit b#0 to 2
+        > w0 emits a#0 0 17
+        a gets 17 at 0
+        > lose w0
+        w1 < submit a#1 to 2 after [17]
+        > submit c
+        > attach w0
+        w0 < submit c#0 to 1
+        """,
+    "a sequence on a replica that is no longer named runs on": """
+        > replicas 1:w0:pipe:2
+        > attach w0
+        > submit a
+        w0 < submit a#0 to 1
+        > replicas
+        > submit b
+        > w0 emits a#0 0 17
+        a gets 17 at 0
+        > w0 finishes a#0 stop
+        a ends: stop
+        """,
+    "a head lost after the last token costs nothing": """
+        > replicas 1:w0:pipe:2
+        > attach w0
+        > submit a 1
+        w0 < submit a#0 to 1
+        > submit b 9
+        w0 < submit b#0 to 1
+        > w0 emits a#0 0 17
+        a gets 17 at 0
+        > w0 emits b#0 0 2
+        b gets 2 at 0
+        > lose w0
+        a ends: length
+        b ends: stop
+        """,
+    "a cancelled sequence makes room and is heard of no more": """
+        > replicas 1:w0:pipe:1
+        > attach w0
+        > submit a
+        w0 < submit a#0 to 1
+        > submit b
+        > cancel a
+        w0 < cancel a
+        w0 < submit b#0 to 1
+        > w0 emits a#0 0 17
+        > w0 finishes a#0 cancelled
+        > cancel b
+        w0 < cancel b
+        > cancel b
+        """,
+    "a cancelled sequence that waits was never sent": """
+        > submit a
+        > cancel a
+        > replicas 1:w0:pipe:1
+        > attach w0
+        """,
+    "a rejected sequence fails with the reason": """
+        > replicas 1:w0:pipe:1
+        > attach w0
+        > submit a
+        w0 < submit a#0 to 1
+        > w0 rejects a#0
+        a fails: RequestError too long
+        """,
+    "without any replica for long, what waits fails": """
+        > at 100
+        > replicas 1:w0:pipe:1
+        > attach w0
+        > submit a
+        w0 < submit a#0 to 1
+        > submit b
+        > at 300
+        > lose w0
+        > at 359
+        > at 360
+        a fails: UnavailableError no worker could serve for 60 s: \
+see ModelStatus, then try again or add workers
+        b fails: UnavailableError no worker could serve for 60 s: \
+see ModelStatus, then try again or add workers
+        """,
+}
+
+
+@pytest.mark.parametrize("claim", SCRIPTS)
+def test_router_script(claim):
+    expected = inspect.cleandoc(SCRIPTS[claim])
+    assert Script().play(expected) == expected
+
+
+def test_the_queue_is_bounded():
+    script = Script(max_queued=2)
+    said = script.play(
+        """
+        > submit a
+        > submit b
+        > submit c
+        """
+    )
+    assert said.endswith(
+        "refused: 2 requests are waiting, as many as may: "
+        "try again later, or add workers"
+    )
+    assert script.router.num_live == 2
+
+
+def test_a_sequence_that_every_replica_gives_back_fails_in_the_end():
+    script = Script()
+    script.play("> replicas 1:w0:pipe:1\n> attach w0\n> submit a")
+    for attempt in range(FRUITLESS_MAX):
+        assert script.play(f"> w0 returns a#{attempt}").count("\n") == 0
+        script.play(f"> at {attempt + 1}")
+    assert "a fails: Unavailable" in script.play(f"> w0 returns a#{FRUITLESS_MAX}")
+    assert script.router.num_live == 0
+
+
+def test_nothing_is_outstanding_when_all_is_done():
+    script = Script()
+    script.play(SCRIPTS["all that ran under a lost head goes on elsewhere"])
+    script.play("> w1 finishes a#1 stop\n> w1 finishes b#0 stop\n> cancel c")
+    router = script.router
+    assert (router.num_live, router.num_queued) == (0, 0)
+    assert [router.outstanding(PipelineId(p)) for p in (1, 2)] == [0, 0]
+    assert router.num_handed_over == 1
