@@ -35,7 +35,7 @@ class BlockStore:
 
     Any thread may call any method: one lock guards the states, and is held neither
     while bytes move nor while they are hashed. `slot` and `landed` are for whoever
-    receives chunks; `verify` and `publish` follow when a region is full.
+    receives chunks (or `failed`); `verify` and `publish` follow when a region is full.
     """
 
     def __init__(
@@ -112,18 +112,16 @@ class BlockStore:
         return bytes(bits)
 
     def slot(self, chunk: ChunkIndex | int) -> memoryview | None:
-        """Where the bytes of a chunk go; None: they are here already, drop them.
+        """Where the bytes of a chunk go; None: they are here or arriving, drop them.
 
-        Two connections may be filling the slot of the same chunk; they carry the same
-        bytes, and neither counts before its checksum was right.
+        The slot is the caller's alone until it calls `landed` or `failed`.
         """
         place = self._chunks.chunk(chunk)
+        first = self._chunks.chunks_of(place.region).start
         with self._lock:
-            region = self._regions[place.region]
-            first = self._chunks.chunks_of(place.region).start
-            if not region.accepts_bytes or region.held[chunk - first]:
+            if not self._regions[place.region].claim(chunk - first):
                 return None
-            return self._arena.memory(place.offset_bytes, place.size_bytes)
+        return self._arena.memory(place.offset_bytes, place.size_bytes)
 
     def landed(self, chunk: ChunkIndex | int) -> int | None:
         """Notes that a chunk is in its slot, its checksum right.
@@ -136,6 +134,13 @@ class BlockStore:
         with self._lock:
             is_full = self._regions[place.region].land(chunk - first)
         return place.region if is_full else None
+
+    def failed(self, chunk: ChunkIndex | int) -> None:
+        """Notes that the slot of a chunk holds rubbish: the chunk is missing again."""
+        place = self._chunks.chunk(chunk)
+        first = self._chunks.chunks_of(place.region).start
+        with self._lock:
+            self._regions[place.region].abandon(chunk - first)
 
     def chunk_bytes(self, chunk: ChunkIndex | int) -> memoryview:
         """The bytes of a landed chunk, read-only, to be sent from where they lie.
@@ -235,12 +240,12 @@ class BlockStore:
         region_index = region_of(block)
         with self._lock:
             region = self._regions[region_index]
-            if region.is_lent or region.num_users:
+            if region.is_lent or region.num_users or region.arriving:
                 raise InUseError(
                     f"{self._name(block)} is in use "
-                    f"({region.num_users} readers, "
-                    f"{'some' if region.is_lent else 'no'} array views): "
-                    "drop them before evicting it"
+                    f"({region.num_users} readers, {len(region.arriving)} arriving "
+                    f"chunks, {'some' if region.is_lent else 'no'} array views): "
+                    "evict it when they are done"
                 )
             assert region.state is not RegionState.VERIFYING, block
             region.reset()

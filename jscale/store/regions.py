@@ -20,6 +20,7 @@ class Region:
 
     def __init__(self, num_chunks: int) -> None:
         self.held = bytearray(num_chunks)
+        self.arriving: set[int] = set()
         self.state = RegionState.MISSING
         self.num_users = 0
         self._lent: weakref.ref[Lent] | None = None
@@ -29,15 +30,21 @@ class Region:
         """Whether array views of it may live."""
         return self._lent is not None and self._lent() is not None
 
-    @property
-    def accepts_bytes(self) -> bool:
-        """Whether chunks may still be written."""
-        return self.state in (RegionState.MISSING, RegionState.FILLING)
+    def claim(self, position: int) -> bool:
+        """Whether the caller may write the chunk at that place: nobody else has."""
+        if self.held[position] or position in self.arriving:
+            return False
+        self.arriving.add(position)
+        return True
+
+    def abandon(self, position: int) -> None:
+        """Lets the chunk be claimed again."""
+        self.arriving.discard(position)
 
     def land(self, position: int) -> bool:
-        """Notes the chunk at that place; whether it completed the region."""
-        if not self.accepts_bytes or self.held[position]:
-            return False
+        """Notes the claimed chunk at that place; whether it completed the region."""
+        assert position in self.arriving, position
+        self.arriving.remove(position)
         self.held[position] = 1
         is_full = 0 not in self.held
         self.state = RegionState.VERIFYING if is_full else RegionState.FILLING
@@ -51,6 +58,7 @@ class Region:
     def reset(self) -> None:
         """Forgets every chunk."""
         assert not self.is_lent
+        assert not self.arriving
         self.held = bytearray(len(self.held))
         self.state = RegionState.MISSING
 

@@ -70,7 +70,18 @@ def test_a_held_chunk_has_no_slot(store, blocks):
     (chunk, *_) = store.chunks.chunks_of(region_of(0))
     receive(store, chunk, blocks[0])
     assert store.slot(chunk) is None
-    assert store.landed(chunk) is None
+
+
+def test_a_slot_belongs_to_one_writer_until_it_fails(store, blocks):
+    chunk = store.chunks.chunks_of(region_of(1)).start
+    assert store.slot(chunk) is not None
+    assert store.slot(chunk) is None
+    with pytest.raises(InUseError, match="1 arriving chunks"):
+        store.evict(1)
+    store.failed(chunk)
+    assert not store.holds_chunk(chunk)
+    receive(store, chunk, blocks[1])
+    assert store.holds_chunk(chunk)
 
 
 def test_a_chunk_can_be_sent_on_before_its_block_is_whole(store, blocks):
