@@ -4,6 +4,9 @@ import msgspec
 
 from jscale.core.errors import ConfigError
 
+TILE_ROWS = 16
+"""Rows that one turn of an executable computes (`jscale.models.block`)."""
+
 COMPUTE_DTYPES = ("float32", "bfloat16")
 """Types that activations and KV pages may have; weights are cast layer by layer."""
 
@@ -12,7 +15,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
     """Sizes that executables are compiled for, and bounds of the queues.
 
     A step computes rows, a row being one token of one sequence. Rows are walked in
-    tiles of `tile_rows` by the same machine code whatever else is in the step, so that
+    tiles of `TILE_ROWS` by the same machine code whatever else is in the step, so that
     neither batch, bucket nor cut moves a bit of a row. A bucket is only the capacity of
     a step's arrays: `row_buckets` lists them, the last is the most rows of a step.
 
@@ -21,7 +24,6 @@ class EngineConfig(msgspec.Struct, frozen=True):
     many sequences one step decodes; `max_waiting` bounds the queue of a replica.
     """
 
-    tile_rows: int = 16
     row_buckets: tuple[int, ...] = (16, 128)
     page_tokens: int = 16
     num_pages: int = 1024
@@ -31,16 +33,16 @@ class EngineConfig(msgspec.Struct, frozen=True):
     compute_dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("tile_rows", "page_tokens", "max_context", "max_sequences"):
+        for name in ("page_tokens", "max_context", "max_sequences"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         buckets = self.row_buckets
         _check(
             bool(buckets)
             and list(buckets) == sorted(set(buckets))
-            and all(bucket > 0 and bucket % self.tile_rows == 0 for bucket in buckets),
+            and all(bucket > 0 and bucket % TILE_ROWS == 0 for bucket in buckets),
             "row_buckets",
             buckets,
-            f"increasing multiples of tile_rows={self.tile_rows}",
+            f"increasing multiples of {TILE_ROWS}",
         )
         _check(
             self.max_sequences <= buckets[-1],

@@ -1,8 +1,8 @@
 """KV pages: those that a worker has, and those that a replica has of them.
 
 A replica numbers its pages from 1 on, the same on every stage: batches name these
-virtual pages, and each worker translates them into the physical pages it leased, by the
-map that `page_map` makes. Page 0 belongs to nobody on either side: padding writes there.
+virtual pages, and each worker translates them into the physical pages it leased, by
+the map that `page_map` makes. Page 0 is nobody's on either side: padding writes there.
 """
 
 from collections.abc import Sequence

@@ -54,7 +54,7 @@ class Request(msgspec.Struct, frozen=True):
 
     id: SequenceId
     prompt_ids: tuple[int, ...]
-    sampling: SamplingParams = SamplingParams()
+    sampling: SamplingParams = msgspec.field(default_factory=SamplingParams)
 
     def check(self, *, vocab_size: int, max_context: int) -> None:
         """Checks the request against a model. O(prompt).

@@ -1,0 +1,109 @@
+"""Executables of a model: compiled from shapes alone, or taken from a bundle."""
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+from jax.experimental import serialize_executable
+
+from jscale.engine.bundle import ExecutableBundle, pack_bundle
+from jscale.engine.fingerprint import (
+    ExecutableMismatchError,
+    Fingerprint,
+    check_fingerprint,
+    fingerprint_of,
+)
+from jscale.engine.program import (
+    DONATED_ARGUMENTS,
+    ExecutableSpec,
+    ModelProgram,
+    StepOutput,
+)
+
+Executable = Callable[..., StepOutput]
+
+
+class ExecutableSet:
+    """The executables that are ready in this process.
+
+    Mutable; one thread fills it while any may look: an entry is never replaced. No
+    weight is needed to fill it.
+    """
+
+    def __init__(self, program: ModelProgram) -> None:
+        """An empty set."""
+        self.program = program
+        self.fingerprint: Fingerprint = fingerprint_of(program)
+        self._ready: dict[ExecutableSpec, Any] = {}
+        self._filling = threading.Lock()
+
+    def find(self, spec: ExecutableSpec) -> Executable | None:
+        """The executable if it is ready."""
+        return self._ready.get(spec)
+
+    def holds(self, specs: Iterable[ExecutableSpec]) -> bool:
+        """Whether all of these are ready."""
+        return all(spec in self._ready for spec in specs)
+
+    def compile(self, specs: Iterable[ExecutableSpec]) -> None:
+        """Compiles those that are not ready. About half a second each."""
+        with self._filling:
+            for spec in specs:
+                if spec not in self._ready:
+                    self._ready[spec] = compile_step(self.program, spec)
+
+    def load(self, bundle: ExecutableBundle, specs: Iterable[ExecutableSpec]) -> None:
+        """Loads those that are not ready. Tens of milliseconds each.
+
+        Raises:
+          ExecutableMismatchError: they were compiled for something else, or the bundle
+            lacks one, or JAX cannot load it; those loaded before stay ready.
+        """
+        check_fingerprint(found=bundle.fingerprint, wanted=self.fingerprint)
+        with self._filling:
+            for spec in specs:
+                if spec in self._ready:
+                    continue
+                serialized = bundle.serialized(spec.name)
+                if serialized is None:
+                    raise ExecutableMismatchError(
+                        f"executables: {spec.name} is not among "
+                        f"{sorted(bundle.entries)}; compiling it here"
+                    )
+                self._ready[spec] = _load_step(self.program, spec, serialized)
+
+    def to_bundle(self) -> bytes:
+        """All that is ready, for another process."""
+        return pack_bundle(
+            self.fingerprint,
+            {
+                spec.name: serialize_executable.serialize(compiled)[0]
+                for spec, compiled in list(self._ready.items())
+            },
+        )
+
+
+def compile_step(program: ModelProgram, spec: ExecutableSpec) -> jax.stages.Compiled:
+    """Compiles one executable from shapes alone."""
+    step = jax.jit(program.step(spec), donate_argnums=DONATED_ARGUMENTS)
+    return step.lower(*program.arguments(spec).flat()).compile()
+
+
+def _load_step(
+    program: ModelProgram, spec: ExecutableSpec, serialized: bytes
+) -> jax.stages.Compiled:
+    """The executable that another process compiled and serialised."""
+    arguments = program.arguments(spec)
+    pools = arguments.k_pools
+    made: Any = (0, 0) if spec.kinds[-1].has_head else 0
+    in_tree = jax.tree.structure((arguments.flat(), {}))
+    out_tree = jax.tree.structure((made, pools, pools))
+    try:
+        load = serialize_executable.deserialize_and_load
+        loaded: jax.stages.Compiled = load(serialized, in_tree, out_tree)
+    except Exception as error:  # JAX and pickle raise whatever they like.
+        raise ExecutableMismatchError(
+            f"executables: {spec.name} cannot be loaded ({error}); compiling it here"
+        ) from error
+    return loaded

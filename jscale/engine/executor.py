@@ -1,0 +1,192 @@
+"""Runs micro-batches through the blocks that a worker holds."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from jscale.core.units import NS_PER_S
+from jscale.engine.batch import StepBatch
+from jscale.engine.config import TILE_ROWS
+from jscale.engine.executables import ExecutableSet
+from jscale.engine.program import ExecutableSpec
+from jscale.engine.rows import pack_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class SampledRows:
+    """What the last stage gives: a token and its logprob for every row of the batch.
+
+    Rows that the batch does not want sampled have tokens that mean nothing.
+    """
+
+    tokens: npt.NDArray[np.int32]
+    logprobs: npt.NDArray[np.float32]
+
+
+Activations = npt.NDArray[Any]
+"""`[num_rows, embed]` in the compute dtype: what one stage gives the next."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Emulation:
+    """Waits that make a stage take at least so long: for demos without accelerators."""
+
+    layer_ns: int = 0
+    now_ns: Callable[[], int] = time.monotonic_ns
+    sleep_s: Callable[[float], None] = time.sleep
+
+
+class StageExecutor:
+    """The blocks of a worker, their KV pools, and the executables that run them.
+
+    A pool belongs to a block, not to a replica: replicas share it page by page.
+    Mutable; owned by the device thread: no method may be called from two threads.
+    """
+
+    def __init__(
+        self, executables: ExecutableSet, emulation: Emulation | None = None
+    ) -> None:
+        """An executor without blocks; pools for all of them are reserved."""
+        self._executables = executables
+        self._program = executables.program
+        self._emulation = emulation or Emulation()
+        self._leaves: dict[int, tuple[jax.Array, ...]] = {}
+        self._k_pools = self._make_pools()
+        self._v_pools = self._make_pools()
+
+    @property
+    def activation_dtype(self) -> np.dtype[Any]:
+        """What activations are made of, on the wire too."""
+        return np.dtype(jnp.dtype(self._program.engine.compute_dtype))
+
+    def set_block(self, index: int, leaves: Sequence[jax.Array]) -> None:
+        """Makes a block runnable; its leaves must not change until it is dropped."""
+        assert 0 <= index < self._program.partition.num_blocks, index
+        self._leaves[index] = tuple(leaves)
+
+    def drop_block(self, index: int) -> None:
+        """Forgets the leaves of a block; its pages stay as they are."""
+        self._leaves.pop(index, None)
+
+    def holds(self, first_block: int, num_blocks: int) -> bool:
+        """Whether all blocks of a stage are runnable."""
+        stage = range(first_block, first_block + num_blocks)
+        return all(index in self._leaves for index in stage)
+
+    def run(
+        self,
+        first_block: int,
+        num_blocks: int,
+        batch: StepBatch,
+        page_map: npt.NDArray[np.int32],
+        x: Activations | None = None,
+    ) -> Activations | SampledRows:
+        """Runs a batch through a stage and waits for the result.
+
+        The blocks must be held and their executables ready. Where the whole model is
+        run and its fused executable is ready, that is used; the result is the same,
+        bit for bit.
+
+        Args:
+          first_block: of the stage.
+          num_blocks: of the stage.
+          batch: the rows. Batches of a sequence must come in the order of its tokens.
+          page_map: virtual page -> physical page, for the replica of the batch.
+          x: what the stage before made of the batch; None for the first stage.
+
+        Returns:
+          Sampled rows if the stage has the model's last block, else activations.
+
+        Raises:
+          TransportError: the batch names pages that the replica lacks.
+        """
+        start_ns = self._emulation.now_ns()
+        blocks = self._program.partition.blocks[first_block : first_block + num_blocks]
+        assert len(blocks) == num_blocks >= 1, (first_block, num_blocks)
+        assert self.holds(first_block, num_blocks), (first_block, num_blocks)
+        bucket = self._program.engine.bucket_for(batch.num_rows)
+        rows = pack_rows(batch, page_map, bucket)
+        num_tiles = np.int32(-(-batch.num_rows // TILE_ROWS))
+        value: Any = None if x is None else _pad(x, bucket)
+        for group in self._groups(first_block, num_blocks, bucket):
+            value = self._call(group, bucket, rows, num_tiles, value)
+        result = _to_host(value, batch.num_rows)
+        self._emulate(sum(block.num_layers for block in blocks), start_ns)
+        return result
+
+    def _groups(
+        self, first_block: int, num_blocks: int, bucket: int
+    ) -> list[tuple[int, ...]]:
+        """The blocks of each executable to call: all at once, or one by one."""
+        stage = tuple(range(first_block, first_block + num_blocks))
+        if num_blocks > 1 and self._executables.find(self._spec(stage, bucket)):
+            return [stage]
+        return [(index,) for index in stage]
+
+    def _call(
+        self,
+        group: tuple[int, ...],
+        bucket: int,
+        rows: npt.NDArray[np.int32],
+        num_tiles: np.int32,
+        x: Any,
+    ) -> Any:
+        """Runs one executable; its pools are replaced by those it gives back."""
+        spec = self._spec(group, bucket)
+        executable = self._executables.find(spec)
+        assert executable is not None, f"{spec.name} is not ready"
+        made, k_pools, v_pools = executable(
+            tuple(self._leaves[index] for index in group),
+            tuple(self._k_pools[index] for index in group),
+            tuple(self._v_pools[index] for index in group),
+            rows,
+            num_tiles,
+            x,
+        )
+        for index, k_pool, v_pool in zip(group, k_pools, v_pools, strict=True):
+            self._k_pools[index] = k_pool
+            self._v_pools[index] = v_pool
+        return made
+
+    def _spec(self, group: tuple[int, ...], bucket: int) -> ExecutableSpec:
+        blocks = self._program.partition.blocks
+        return ExecutableSpec(tuple(blocks[index].kind for index in group), bucket)
+
+    def _make_pools(self) -> list[jax.Array]:
+        """A pool of zeros for each block; pages are touched only when they are used."""
+        return [
+            jax.device_put(
+                np.zeros(self._program.kv_shape(block.kind), self.activation_dtype)
+            )
+            for block in self._program.partition.blocks
+        ]
+
+    def _emulate(self, num_layers: int, start_ns: int) -> None:
+        """Waits until the layers have taken as long as they should."""
+        end_ns = start_ns + num_layers * self._emulation.layer_ns
+        wait_ns = end_ns - self._emulation.now_ns()
+        if self._emulation.layer_ns and wait_ns > 0:
+            self._emulation.sleep_s(wait_ns / NS_PER_S)
+
+
+def _pad(x: Activations, bucket: int) -> Activations:
+    """The activations with zeros for the rows that are only there for the tile."""
+    padded = np.zeros((bucket, *x.shape[1:]), x.dtype)
+    padded[: len(x)] = x
+    return padded
+
+
+def _to_host(value: Any, num_rows: int) -> Activations | SampledRows:
+    """The result of a stage once it is computed, without padding."""
+    if isinstance(value, tuple):
+        tokens, logprobs = value
+        return SampledRows(
+            np.asarray(tokens)[:num_rows], np.asarray(logprobs)[:num_rows]
+        )
+    return np.asarray(value)[:num_rows]
