@@ -49,16 +49,16 @@ class Landing(abc.ABC):
     """Where the chunks of one plan are written. Called on receive threads."""
 
     @abc.abstractmethod
-    def slot(self, chunk: int) -> memoryview | None:
+    def slot(self, connection: "Connection", chunk: int) -> memoryview | None:
         """Writable bytes at the chunk's final address, exactly its size.
 
-        They are the transport's until `landed` or `failed` is called for the chunk.
-        None: the chunk is not needed (it is held, or is arriving from elsewhere), so
-        its bytes are read and dropped.
+        They are the connection's until it calls `landed` or `failed` for the chunk,
+        which it does even when it is closed meanwhile. None: the chunk is not needed
+        (it is held, or is arriving from elsewhere), so its bytes are read and dropped.
         """
 
     @abc.abstractmethod
-    def landed(self, chunk: int) -> None:
+    def landed(self, connection: "Connection", chunk: int) -> None:
         """The slot holds the chunk and its checksum was right."""
 
     @abc.abstractmethod

@@ -70,7 +70,7 @@ def _deliver_chunk(
     frame: Frame, body: FrameBody, connection: Connection, handler: Handler
 ) -> None:
     landing = handler.landing(frame.plan)
-    slot = landing.slot(frame.chunk) if landing else None
+    slot = landing.slot(connection, frame.chunk) if landing else None
     if landing is None or slot is None:
         _discard(frame.payload_size_bytes, body)
         body.arrived(frame)
@@ -91,7 +91,7 @@ def _deliver_chunk(
         if not is_right:
             landing.failed(connection, frame.chunk)
     if is_right:
-        landing.landed(frame.chunk)
+        landing.landed(connection, frame.chunk)
         return
     logging.warning(
         "plan=%d chunk=%d from=%s crc32c=%#010x expected=%#010x: dropped",

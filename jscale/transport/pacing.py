@@ -1,6 +1,5 @@
 """The emulated link of a worker: how long bytes would take on it."""
 
-import dataclasses
 import threading
 
 from jscale.core.units import NS_PER_MS, NS_PER_S
@@ -51,16 +50,10 @@ class Lane:
             return self._free_ns
 
 
-@dataclasses.dataclass(frozen=True)
 class LinkPacer:
     """A full-duplex link of one worker, shared by all its connections."""
 
-    outgoing: Lane
-    incoming: Lane
-
-    @staticmethod
-    def of_rate(rate_bytes_per_s: float) -> "LinkPacer":
+    def __init__(self, rate_bytes_per_s: float) -> None:
         """A link that carries this rate in each direction at once."""
-        return LinkPacer(
-            outgoing=Lane(rate_bytes_per_s), incoming=Lane(rate_bytes_per_s)
-        )
+        self.outgoing = Lane(rate_bytes_per_s)
+        self.incoming = Lane(rate_bytes_per_s)

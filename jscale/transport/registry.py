@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import cast
 
 from jscale.core.errors import ConfigError
-from jscale.transport.base import Transport, TransportConfig
+from jscale.transport.base import TIMEOUT_S, Hello, Transport, TransportConfig
+from jscale.transport.checksum import Checksum, crc32c
+from jscale.transport.pacing import LinkPacer
 
 _MODULES = {
     "mem": ("jscale.transport.mem", "MemTransport"),
@@ -29,12 +31,24 @@ def scheme_of(address: str) -> str:
     return scheme
 
 
-def open_transport(address: str, config: TransportConfig) -> Transport:
+def open_transport(
+    address: str,
+    hello: Hello,
+    *,
+    link: LinkPacer | None = None,
+    timeout_s: float = TIMEOUT_S,
+    checksum: Checksum = crc32c,
+) -> Transport:
     """The transport for addresses like `address`, of which only the scheme counts.
+
+    The other arguments are those of `TransportConfig`.
 
     Raises:
       ConfigError: nobody speaks the scheme.
     """
     module, name = _MODULES[scheme_of(address)]
-    make = getattr(importlib.import_module(module), name)
-    return cast(Callable[[TransportConfig], Transport], make)(config)
+    make = cast(
+        Callable[[TransportConfig], Transport],
+        getattr(importlib.import_module(module), name),
+    )
+    return make(TransportConfig(hello, link, timeout_s, checksum))

@@ -1,0 +1,288 @@
+"""One member's part in a multicast: no barrier, no clock that others share."""
+
+import abc
+import dataclasses
+import threading
+import time
+from collections.abc import Iterable
+from typing import Protocol
+
+from absl import logging
+
+from jscale.core.errors import TransportError
+from jscale.core.ids import PlanId, WorkerId
+from jscale.plan.multicast_plan import MulticastPlan
+from jscale.transport.base import Connection, Landing
+from jscale.transport.multicast_state import (
+    Action,
+    Announce,
+    Ask,
+    MulticastState,
+    WriteChunk,
+)
+
+STALL_TIMEOUT_S = 15.0
+"""A member that neither sent nor received for so long gives up: whatever could still
+help it (a lost peer, a source to ask) would have been noticed by then."""
+
+
+class ChunkStore(Protocol):
+    """Where the chunks of a model lie; thread-safe. `BlockStore` is one."""
+
+    def held_chunks(self) -> bytes:
+        """Every chunk that is here: chunk i is bit `i % 8` of byte `i // 8`."""
+
+    def slot(self, chunk: int) -> memoryview | None:
+        """Where the chunk's bytes go; None if they are here or arriving.
+
+        The slot is the caller's alone until it calls `landed` or `failed`.
+        """
+
+    def landed(self, chunk: int) -> int | None:
+        """Notes that they are there; the region that this completed, if one."""
+
+    def failed(self, chunk: int) -> None:
+        """Notes that the slot holds rubbish: the chunk is missing again."""
+
+    def chunk_bytes(self, chunk: int) -> memoryview:
+        """The bytes of a chunk that is here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MulticastOutcome:
+    """How a member's part ended.
+
+    Attributes:
+      plan: which plan.
+      num_missing: chunks that did not come; 0 if this member is whole.
+      lost_peers: members that were lost on the way, as far as this one knows.
+      reason: why chunks are missing; empty if none is.
+    """
+
+    plan: PlanId
+    num_missing: int
+    lost_peers: frozenset[WorkerId]
+    reason: str
+
+
+class MulticastObserver(abc.ABC):
+    """Who wants to know. Calls must be short: bytes wait meanwhile."""
+
+    @abc.abstractmethod
+    def chunk_landed(self, plan: PlanId, chunk: int, region: int | None) -> None:
+        """A chunk is here, and `region` complete with it. On a receive thread."""
+
+    @abc.abstractmethod
+    def peer_lost(self, plan: PlanId, peer: WorkerId) -> None:
+        """The plan goes on without the peer. On any thread."""
+
+    @abc.abstractmethod
+    def ended(self, outcome: MulticastOutcome) -> None:
+        """Nothing more will be sent by plan or come. On the sender thread, once.
+
+        The member still answers peers that ask for a damaged chunk until it is closed.
+        """
+
+
+class MulticastMember(Landing):
+    """Runs one plan for one member. Thread-safe; owns one sender thread.
+
+    It sends one chunk at a time, as a worker has one link. `start`, and `attach` for
+    the connections to `peers`, in any order; peers that announce themselves are
+    attached too. After `close` nothing of it touches the store.
+    """
+
+    def __init__(
+        self,
+        plan_id: PlanId,
+        plan: MulticastPlan,
+        me: WorkerId,
+        store: ChunkStore,
+        observer: MulticastObserver,
+        *,
+        stall_timeout_s: float = STALL_TIMEOUT_S,
+    ) -> None:
+        self._plan_id = plan_id
+        self._store = store
+        self._observer = observer
+        self._stall_timeout_s = stall_timeout_s
+        self._changed = threading.Condition()
+        # Guarded by _changed:
+        self._state = MulticastState(plan, me, store.held_chunks())
+        self._connections: dict[WorkerId, Connection] = {}
+        self._arriving: dict[int, Connection] = {}
+        self._progress_s = time.monotonic()
+        self._is_closing = False
+        self._thread = threading.Thread(
+            target=self._run, name=f"multicast-{plan_id}", daemon=True
+        )
+
+    @property
+    def plan_id(self) -> PlanId:
+        """Which plan this is a part of."""
+        return self._plan_id
+
+    @property
+    def peers(self) -> frozenset[WorkerId]:
+        """Members that this one sends to or receives from."""
+        return self._state.peers
+
+    @property
+    def num_missing(self) -> int:
+        """Chunks that are not here yet."""
+        return self._state.num_missing
+
+    def start(self) -> None:
+        """Begins to send what is held to whom is ready; called once."""
+        with self._changed:
+            self._progress_s = time.monotonic()
+        self._thread.start()
+
+    def attach(self, connection: Connection) -> None:
+        """Uses the connection for what goes to its peer, unless there is one."""
+        with self._changed:
+            if self._connections.setdefault(connection.peer, connection) is connection:
+                self._state.connected(connection.peer)
+                self._changed.notify()
+
+    def announced(self, connection: Connection, held: bytes) -> None:
+        """The peer is ready to receive and holds the chunks of the bitmap."""
+        self.attach(connection)
+        with self._changed:
+            self._progress_s = time.monotonic()
+            self._state.announced(connection.peer, held)
+            self._changed.notify()
+
+    def asked(self, connection: Connection, chunk: int) -> None:
+        """The peer wants the chunk (again)."""
+        self.attach(connection)
+        with self._changed:
+            self._state.asked(connection.peer, chunk)
+            self._changed.notify()
+
+    def lost(self, connection: Connection) -> None:
+        """The connection is gone; if the plan used it, so is the peer."""
+        with self._changed:
+            if self._connections.get(connection.peer) is not connection:
+                return
+            is_news = connection.peer not in self._state.lost_peers
+            self._state.lost(connection.peer)
+            self._changed.notify()
+        if is_news:
+            self._observer.peer_lost(self._plan_id, connection.peer)
+
+    def drop(self, chunks: Iterable[int]) -> None:
+        """Fetches chunks again that the store no longer holds (a wrong digest)."""
+        with self._changed:
+            self._state.dropped(chunks)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Stops at once, finished or not; a second call does nothing.
+
+        Waits for a chunk that is being sent, at most the transport's timeout. A peer
+        in the midst of sending us a chunk is cut off if it does not end by then.
+        """
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        has_started = self._thread.ident is not None
+        if has_started and self._thread is not threading.current_thread():
+            self._thread.join()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._arriving, timeout=1.0)
+            laggards = set(self._arriving.values())
+        for connection in laggards:
+            connection.close()
+
+    def slot(self, connection: Connection, chunk: int) -> memoryview | None:
+        """See `Landing.slot`."""
+        with self._changed:
+            if self._is_closing:
+                return None
+            slot = self._store.slot(chunk)
+            if slot is not None:
+                self._arriving[chunk] = connection
+            return slot
+
+    def landed(self, connection: Connection, chunk: int) -> None:
+        """See `Landing.landed`."""
+        del connection
+        region = self._store.landed(chunk)
+        with self._changed:
+            del self._arriving[chunk]
+            self._progress_s = time.monotonic()
+            self._state.landed(chunk)
+            self._changed.notify_all()
+        self._observer.chunk_landed(self._plan_id, chunk, region)
+
+    def failed(self, connection: Connection, chunk: int) -> None:
+        """See `Landing.failed`."""
+        self._store.failed(chunk)
+        with self._changed:
+            del self._arriving[chunk]
+            self._state.failed(connection.peer, chunk)
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        reason = "the sender thread failed: see the log"
+        try:
+            reason = self._send_all()
+        finally:
+            self._end(reason)
+        while (action := self._next_action(None)) is not None:
+            self._carry_out(action)
+
+    def _send_all(self) -> str:
+        """Sends until the part is over; why it was, if chunks are missing."""
+        while (action := self._next_action(self._stall_timeout_s)) is not None:
+            self._carry_out(action)
+        if self._is_closing:
+            return "it was cancelled"
+        if self._state.is_over:
+            return "nobody who holds them is left"
+        return f"nothing moved for {self._stall_timeout_s:g} s"
+
+    def _next_action(self, patience_s: float | None) -> Action | None:
+        """What to do next; None: stop.
+
+        It is time to stop when the member is closing; and, where there is a bound to
+        the patience, when the part is over or nothing has moved for so long.
+        """
+        with self._changed:
+            while not self._is_closing:
+                if (action := self._state.next_action()) is not None:
+                    return action
+                left_s = None
+                if patience_s is not None:
+                    left_s = self._progress_s + patience_s - time.monotonic()
+                    if left_s <= 0 or self._state.is_over:
+                        return None
+                self._changed.wait(left_s)
+            return None
+
+    def _carry_out(self, action: Action) -> None:
+        connection = self._connections[action.peer]
+        try:
+            match action:
+                case WriteChunk(_, chunk):
+                    view = self._store.chunk_bytes(chunk)
+                    connection.write_chunk(self._plan_id, chunk, view)
+                    self._progress_s = time.monotonic()
+                case Ask(_, chunk):
+                    connection.ask(self._plan_id, chunk)
+                case Announce():
+                    connection.announce(self._plan_id, self._store.held_chunks())
+        except TransportError as error:
+            logging.warning("plan=%d lost=%s: %s", self._plan_id, action.peer, error)
+            self.lost(connection)
+
+    def _end(self, reason: str) -> None:
+        with self._changed:
+            outcome = MulticastOutcome(
+                plan=self._plan_id,
+                num_missing=self._state.num_missing,
+                lost_peers=self._state.lost_peers,
+                reason=reason if self._state.num_missing else "",
+            )
+        self._observer.ended(outcome)

@@ -1,0 +1,84 @@
+"""Which member of which plan a frame is for, in a process with several plans."""
+
+import threading
+
+from jscale.core.ids import PlanId, WorkerId
+from jscale.transport.base import Connection
+from jscale.transport.multicast import MulticastMember
+
+EARLY_PLANS_MAX = 64
+"""Plans not heard of yet, of which announcements are kept: peers may be faster than
+our manager, and say only once that they are ready."""
+
+
+class PlanRouter:
+    """The half of a `Handler` that is about plans. Mutable and thread-safe.
+
+    It also knows every open connection, so that members and connections find each other
+    whichever comes first.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._members: dict[int, MulticastMember] = {}
+        self._connections: list[Connection] = []
+        self._early: dict[int, dict[WorkerId, tuple[Connection, bytes]]] = {}
+
+    def add(self, member: MulticastMember) -> None:
+        """From now on what is about its plan goes to the member."""
+        with self._lock:
+            self._members[member.plan_id] = member
+            connections = list(self._connections)
+            early = self._early.pop(member.plan_id, {})
+        for connection in connections:
+            if connection.peer in member.peers:
+                member.attach(connection)
+        for connection, held in early.values():
+            member.announced(connection, held)
+
+    def remove(self, plan: PlanId) -> None:
+        """What still comes for the plan is dropped. The member is not closed."""
+        with self._lock:
+            self._members.pop(plan, None)
+
+    def opened(self, connection: Connection) -> None:
+        """There is a new connection, made by either side."""
+        with self._lock:
+            self._connections.append(connection)
+            members = list(self._members.values())
+        for member in members:
+            if connection.peer in member.peers:
+                member.attach(connection)
+
+    def landing(self, plan: int) -> MulticastMember | None:
+        """See `Handler.landing`."""
+        return self._members.get(plan)
+
+    def announced(self, connection: Connection, plan: int, held: bytes) -> None:
+        """See `Handler.announced`."""
+        with self._lock:
+            member = self._members.get(plan)
+            if member is None:
+                early = self._early.setdefault(plan, {})
+                early[connection.peer] = (connection, held)
+                if len(self._early) > EARLY_PLANS_MAX:
+                    del self._early[next(iter(self._early))]
+        if member is not None:
+            member.announced(connection, held)
+
+    def asked(self, connection: Connection, plan: int, chunk: int) -> None:
+        """See `Handler.asked`."""
+        member = self._members.get(plan)
+        if member is not None:
+            member.asked(connection, chunk)
+
+    def lost(self, connection: Connection) -> None:
+        """The connection is gone; also to be told of those that this side closes."""
+        with self._lock:
+            if connection in self._connections:
+                self._connections.remove(connection)
+            for early in self._early.values():
+                early.pop(connection.peer, None)
+            members = list(self._members.values())
+        for member in members:
+            member.lost(connection)
