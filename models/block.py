@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 import jax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jscale.core.layout import ALIGNMENT_BYTES, BlockLayout, TensorLayout
 from jscale.core.partition import Block, BlockKind
@@ -87,8 +87,8 @@ class BlockApply(Protocol):
     def __call__(
         self,
         leaves: tuple[Array, ...],
-        k_pool: Float[Array, "layers pages page_tokens kv_heads head_dim"],
-        v_pool: Float[Array, "layers pages page_tokens kv_heads head_dim"],
+        k_pool: Shaped[Array, "layers pages page_tokens kv_heads head_dim"],
+        v_pool: Shaped[Array, "layers pages page_tokens kv_heads head_dim"],
         x: Int[Array, "batch"] | Float[Array, "batch embed"],
         positions: Int[Array, "batch"],
         page_table: Int[Array, "batch pages"],
@@ -102,8 +102,10 @@ class BlockApply(Protocol):
         belongs to nobody.
 
         Args:
-          leaves: the block's tensors in the order of its `BlockLayout`.
-          k_pool: keys of the block's layers; donate it to have it updated in place.
+          leaves: the block's tensors in the order of its `BlockLayout`; bf16 ones on
+            CPU better as bits (see `jscale.models.bits`).
+          k_pool: keys of the block's layers, of any dtype, bf16 on CPU better as bits;
+            donate it to have it updated in place.
           v_pool: values of the block's layers; likewise.
           x: token ids where the block has the embedding, else activations.
           positions: place of each row's token in its sequence, from 0.
@@ -150,7 +152,10 @@ class ModelFamily(abc.ABC, Generic[ConfigT]):
     def abstract_leaves(
         self, config: ConfigT, kind: BlockKind, dtype: str
     ) -> Mapping[str, jax.ShapeDtypeStruct]:
-        """Name, shape and dtype of each leaf of a block, in the order `apply` takes."""
+        """Name, shape and dtype of each leaf of a block, in the order `apply` takes.
+
+        `dtype` may be one that a block store holds, or uint16 for the bits of bf16.
+        """
 
     @abc.abstractmethod
     def hf_sources(self, config: ConfigT, block: Block) -> Mapping[str, HfSource]:

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jscale.core.partition import BlockKind
+from jscale.models.bits import decoded
 from jscale.models.llama_config import LlamaConfig
 from jscale.models.paged_attention import attend, write
 from jscale.models.rope import rotate, rotation_of
@@ -33,8 +34,8 @@ class Tile:
 class KvPools:
     """Keys and values of the layers of one block."""
 
-    keys: Float[Array, "layers pages page_tokens kv_heads head_dim"]
-    values: Float[Array, "layers pages page_tokens kv_heads head_dim"]
+    keys: Shaped[Array, "layers pages page_tokens kv_heads head_dim"]
+    values: Shaped[Array, "layers pages page_tokens kv_heads head_dim"]
 
 
 jax.tree_util.register_dataclass(KvPools)
@@ -43,29 +44,29 @@ jax.tree_util.register_dataclass(KvPools)
 class Norm(nnx.Module):
     """Root-mean-square norm."""
 
-    def __init__(self, config: LlamaConfig, dtype: str) -> None:
+    def __init__(self, config: LlamaConfig) -> None:
         self.eps = config.rms_norm_eps
-        self.scale = nnx.Param(jnp.ones((config.hidden_size,), dtype))
+        self.scale = nnx.Param(jnp.ones((config.hidden_size,)))
 
     def __call__(self, x: Float[Array, "batch embed"]) -> Float[Array, "batch embed"]:
         """The rows at unit mean square, scaled; computed in float32."""
         wide = x.astype(jnp.float32)
         wide *= lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
-        scale: Array = self.scale[...].astype(jnp.float32)
+        scale = decoded(self.scale[...]).astype(jnp.float32)
         return (wide * scale).astype(x.dtype)
 
 
 class Attention(nnx.Module):
     """Grouped-query attention with rotary positions."""
 
-    def __init__(self, config: LlamaConfig, dtype: str, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: LlamaConfig, rngs: nnx.Rngs) -> None:
         embed, head_dim = config.hidden_size, config.head_dim
         queries, keys = config.num_heads * head_dim, config.num_kv_heads * head_dim
         self.head_dim = head_dim
-        self.query = _kernel(embed, queries, dtype, rngs)
-        self.key = _kernel(embed, keys, dtype, rngs)
-        self.value = _kernel(embed, keys, dtype, rngs)
-        self.output = _kernel(queries, embed, dtype, rngs)
+        self.query = _kernel(embed, queries, rngs)
+        self.key = _kernel(embed, keys, rngs)
+        self.value = _kernel(embed, keys, rngs)
+        self.output = _kernel(queries, embed, rngs)
 
     def __call__(
         self,
@@ -85,38 +86,38 @@ class Attention(nnx.Module):
         )
         mixed = attend(query, pools.keys, pools.values, layer, *where)
         mixed = mixed.reshape(x.shape[0], -1).astype(x.dtype)
-        return _product(mixed, self.output), pools
+        return _product(mixed, self.output[...]), pools
 
     def _heads(
         self, x: Float[Array, "batch embed"], kernel: nnx.Param[Array]
     ) -> Float[Array, "batch heads head_dim"]:
-        projected = _product(x, kernel).astype(jnp.float32)
+        projected = _product(x, kernel[...]).astype(jnp.float32)
         return projected.reshape(x.shape[0], -1, self.head_dim)
 
 
 class Mlp(nnx.Module):
     """The gated feed-forward part (SwiGLU)."""
 
-    def __init__(self, config: LlamaConfig, dtype: str, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: LlamaConfig, rngs: nnx.Rngs) -> None:
         embed, inner = config.hidden_size, config.intermediate_size
-        self.gate = _kernel(embed, inner, dtype, rngs)
-        self.up = _kernel(embed, inner, dtype, rngs)
-        self.down = _kernel(inner, embed, dtype, rngs)
+        self.gate = _kernel(embed, inner, rngs)
+        self.up = _kernel(embed, inner, rngs)
+        self.down = _kernel(inner, embed, rngs)
 
     def __call__(self, x: Float[Array, "batch embed"]) -> Float[Array, "batch embed"]:
         """Each row by itself, through the wider inner space."""
-        gate = nnx.silu(_product(x, self.gate))
-        return _product(gate * _product(x, self.up), self.down)
+        gate = nnx.silu(_product(x, self.gate[...]))
+        return _product(gate * _product(x, self.up[...]), self.down[...])
 
 
 class Layer(nnx.Module):
     """One decoder layer."""
 
-    def __init__(self, config: LlamaConfig, dtype: str, rngs: nnx.Rngs) -> None:
-        self.attention_norm = Norm(config, dtype)
-        self.attention = Attention(config, dtype, rngs)
-        self.mlp_norm = Norm(config, dtype)
-        self.mlp = Mlp(config, dtype, rngs)
+    def __init__(self, config: LlamaConfig, rngs: nnx.Rngs) -> None:
+        self.attention_norm = Norm(config)
+        self.attention = Attention(config, rngs)
+        self.mlp_norm = Norm(config)
+        self.mlp = Mlp(config, rngs)
 
     def __call__(
         self,
@@ -134,29 +135,35 @@ class Layer(nnx.Module):
 class Embed(nnx.Module):
     """The token embedding."""
 
-    def __init__(self, config: LlamaConfig, dtype: str, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: LlamaConfig, rngs: nnx.Rngs) -> None:
         shape = (config.vocab_size, config.hidden_size)
         init = nnx.initializers.normal(stddev=config.hidden_size**-0.5)
-        self.table = nnx.Param(init(rngs.params(), shape, dtype))
+        self.table = nnx.Param(init(rngs.params(), shape))
 
     def __call__(self, token_ids: Int[Array, "batch"]) -> Float[Array, "batch embed"]:
         """The embedding of each token, in the dtype of the table."""
-        return jnp.take(self.table[...], token_ids, axis=0, mode="clip")
+        return decoded(jnp.take(self.table[...], token_ids, axis=0, mode="clip"))
 
 
 class Head(nnx.Module):
     """The final norm and the projection to logits."""
 
     def __init__(
-        self, config: LlamaConfig, dtype: str, rngs: nnx.Rngs, *, has_kernel: bool
+        self, config: LlamaConfig, rngs: nnx.Rngs, *, has_kernel: bool
     ) -> None:
-        self.norm = Norm(config, dtype)
+        self.norm = Norm(config)
         if has_kernel:
-            self.kernel = _kernel(config.hidden_size, config.vocab_size, dtype, rngs)
+            self.kernel = _kernel(config.hidden_size, config.vocab_size, rngs)
 
     def __call__(self, x: Float[Array, "batch embed"]) -> Float[Array, "batch vocab"]:
-        """Logits in float32."""
-        return _product(self.norm(x), self.kernel, jnp.float32)
+        """Logits in float32.
+
+        The barrier ties the kernel to the rows: else XLA casts it ahead of the loop
+        over tiles, whether or not any of them wants logits.
+        """
+        both = (self.norm(x), self.kernel[...])
+        x, kernel = lax.optimization_barrier(both)  # type: ignore[no-untyped-call]
+        return _product(x, kernel, jnp.float32)
 
 
 class LlamaBlock(nnx.Module):
@@ -171,7 +178,6 @@ class LlamaBlock(nnx.Module):
         self,
         config: LlamaConfig,
         kind: BlockKind,
-        dtype: str,
         rngs: nnx.Rngs,
         *,
         has_kernel: bool = True,
@@ -179,13 +185,13 @@ class LlamaBlock(nnx.Module):
         self.config = config
         self.kind = kind
 
-        self.layers = nnx.vmap(lambda rngs: Layer(config, dtype, rngs))(
+        self.layers = nnx.vmap(lambda rngs: Layer(config, rngs))(
             rngs.fork(split=kind.num_layers)
         )
         if kind.has_embed:
-            self.embed = Embed(config, dtype, rngs)
+            self.embed = Embed(config, rngs)
         if kind.has_head:
-            self.head = Head(config, dtype, rngs, has_kernel=has_kernel)
+            self.head = Head(config, rngs, has_kernel=has_kernel)
 
     def __call__(
         self,
@@ -234,19 +240,19 @@ class LlamaBlock(nnx.Module):
         return x, pools
 
 
-def _kernel(num_in: int, num_out: int, dtype: str, rngs: nnx.Rngs) -> nnx.Param[Array]:
-    return nnx.Param(_kernel_init(rngs.params(), (num_in, num_out), dtype))
+def _kernel(num_in: int, num_out: int, rngs: nnx.Rngs) -> nnx.Param[Array]:
+    return nnx.Param(_kernel_init(rngs.params(), (num_in, num_out)))
 
 
 def _product(
     x: Float[Array, "batch in"],
-    kernel: nnx.Param[Array],
+    kernel: Shaped[Array, "in out"],
     result_dtype: jnp.dtype | None = None,
 ) -> Float[Array, "batch out"]:
     """The rows times a kernel, in the dtype of the rows, accumulated in float32."""
     return jnp.dot(
         x,
-        kernel[...].astype(x.dtype),
+        decoded(kernel).astype(x.dtype),
         precision="highest",
         preferred_element_type=result_dtype or x.dtype,
     )

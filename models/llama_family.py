@@ -49,8 +49,8 @@ class LlamaFamily(ModelFamily[LlamaConfig]):
         self, config: LlamaConfig, kind: BlockKind, dtype: str
     ) -> Mapping[str, jax.ShapeDtypeStruct]:
         """See `ModelFamily`."""
-        _, state = _abstract_block(config, kind, dtype)
-        return {".".join(path): leaf for path, leaf in _flat(state).items()}
+        _, state = _abstract_block(config, kind)
+        return {".".join(path): leaf for path, leaf in _flat(state, dtype).items()}
 
     def hf_sources(self, config: LlamaConfig, block: Block) -> Mapping[str, HfSource]:
         """See `ModelFamily`."""
@@ -96,7 +96,7 @@ class LlamaFamily(ModelFamily[LlamaConfig]):
         """See `ModelFamily`."""
         kind = BlockKind(config.num_layers, has_embed=True, has_head=True)
         has_kernel = not config.tie_embeddings
-        return _flat(_abstract_block(config, kind, dtype, has_kernel)[1])
+        return _flat(_abstract_block(config, kind, has_kernel)[1], dtype)
 
     def kv_shape(
         self, config: LlamaConfig, num_layers: int, num_pages: int, page_tokens: int
@@ -108,7 +108,7 @@ class LlamaFamily(ModelFamily[LlamaConfig]):
         self, config: LlamaConfig, kind: BlockKind, compute_dtype: str
     ) -> BlockApply:
         """See `ModelFamily`."""
-        graph, state = _abstract_block(config, kind, compute_dtype)
+        graph, state = _abstract_block(config, kind)
         tree = jax.tree.structure(state)
 
         def apply_block(
@@ -139,17 +139,21 @@ LLAMA = LlamaFamily()
 
 @functools.lru_cache(maxsize=64)
 def _abstract_block(
-    config: LlamaConfig, kind: BlockKind, dtype: str, has_kernel: bool = True
+    config: LlamaConfig, kind: BlockKind, has_kernel: bool = True
 ) -> tuple[Any, Any]:
     """Graph and state of a block, with shapes in place of arrays: costs no memory."""
     block = nnx.eval_shape(
-        lambda: LlamaBlock(config, kind, dtype, nnx.Rngs(0), has_kernel=has_kernel)
+        lambda: LlamaBlock(config, kind, nnx.Rngs(0), has_kernel=has_kernel)
     )
     graph, state = nnx.split(block)
     return graph, state
 
 
-def _flat(state: Any) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
-    """Paths and leaves of a state, in the order in which JAX flattens it."""
+def _flat(state: Any, dtype: str) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+    """Paths and shapes of a state's leaves, in the order in which JAX flattens it."""
     leaves, _ = jax.tree.flatten_with_path(nnx.to_pure_dict(state))
-    return {tuple(str(key.key) for key in path): leaf for path, leaf in leaves}
+    shapes = {}
+    for path, leaf in leaves:
+        shape = jax.ShapeDtypeStruct(leaf.shape, dtype)  # type: ignore[no-untyped-call]
+        shapes[tuple(str(key.key) for key in path)] = shape
+    return shapes

@@ -2,7 +2,9 @@
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
+
+from jscale.models.bits import decoded, encoded
 
 MASKED = -1e30
 """Score of what a row may not see: exp() of its distance to any score is exactly 0,
@@ -10,25 +12,25 @@ and unlike -inf it cannot make a NaN of inf - inf."""
 
 
 def write(
-    pool: Float[Array, "layers pages page_tokens kv_heads head_dim"],
+    pool: Shaped[Array, "layers pages page_tokens kv_heads head_dim"],
     layer: Int[Array, ""],
     page_table: Int[Array, "batch pages"],
     positions: Int[Array, "batch"],
     vectors: Float[Array, "batch kv_heads head_dim"],
-) -> Float[Array, "layers pages page_tokens kv_heads head_dim"]:
+) -> Shaped[Array, "layers pages page_tokens kv_heads head_dim"]:
     """The pool with each row's vectors at its position, in the pool's dtype."""
     page_tokens = pool.shape[2]
     logical = (positions // page_tokens)[:, None]
     physical = jnp.take_along_axis(page_table, logical, axis=1)[:, 0]
     return pool.at[layer, physical, positions % page_tokens].set(
-        vectors.astype(pool.dtype)
+        encoded(vectors, pool.dtype)
     )
 
 
 def attend(
     query: Float[Array, "batch heads head_dim"],
-    k_pool: Float[Array, "layers pages page_tokens kv_heads head_dim"],
-    v_pool: Float[Array, "layers pages page_tokens kv_heads head_dim"],
+    k_pool: Shaped[Array, "layers pages page_tokens kv_heads head_dim"],
+    v_pool: Shaped[Array, "layers pages page_tokens kv_heads head_dim"],
     layer: Int[Array, ""],
     page_table: Int[Array, "batch pages"],
     positions: Int[Array, "batch"],
@@ -50,8 +52,8 @@ def attend(
         physical = page_table[:, page]
         seen = page * page_tokens + jnp.arange(page_tokens) <= positions[:, None]
         seen = seen[:, None, None, :]
-        keys = k_pool[layer, physical].astype(jnp.float32)
-        values = v_pool[layer, physical].astype(jnp.float32)
+        keys = decoded(k_pool[layer, physical]).astype(jnp.float32)
+        values = decoded(v_pool[layer, physical]).astype(jnp.float32)
         values = jnp.where(jnp.moveaxis(seen, -1, 1), values, 0.0)
         scores = jnp.einsum("bkgd,bpkd->bkgp", grouped, keys, precision="highest")
         scores = jnp.where(seen, scores, MASKED)

@@ -1,7 +1,8 @@
 """Small models for tests, a naive reference, and the way an engine runs tiles."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jscale.core.partition import Block, BlockKind, Partition
+from jscale.models.bits import as_bits, bits_dtype
 from jscale.models.block import TILE_ROWS
 from jscale.models.llama_config import LlamaConfig
 from jscale.models.llama_family import LLAMA
@@ -121,19 +123,22 @@ class TiledModel:
         *,
         dtype: str = "float32",
         compute_dtype: str = "float32",
+        with_bits: bool = True,
+        row_capacity: int = 64,
         num_pages: int = 40,
         page_tokens: int = 4,
-        row_capacity: int = 64,
     ) -> None:
         self.row_capacity = row_capacity
         self.num_table_pages = -(-config.max_context // page_tokens)
-        self._vocab_size = config.vocab_size
-        self._blocks = []
+        pool_dtype = bits_dtype(compute_dtype) if with_bits else compute_dtype
+        self._blocks: list[_PlacedBlock] = []
         for block in partition.blocks:
-            shape = LLAMA.kv_shape(config, block.num_layers, num_pages, page_tokens)
-            pools = (jnp.zeros(shape, compute_dtype), jnp.zeros(shape, compute_dtype))
             leaves = leaves_of(config, block, tensors, dtype)
-            step = compiled_step(config, block.kind, compute_dtype, row_capacity)
+            if with_bits:
+                leaves = tuple(as_bits(leaf) for leaf in leaves)
+            shape = LLAMA.kv_shape(config, block.num_layers, num_pages, page_tokens)
+            pools = (jnp.zeros(shape, pool_dtype), jnp.zeros(shape, pool_dtype))
+            step = tile_walk(config, block.kind, compute_dtype)
             self._blocks.append((step, leaves, pools))
 
     def run(
@@ -144,48 +149,62 @@ class TiledModel:
     ) -> Float[np.ndarray, "batch vocab"]:
         """Logits of each row; its keys and values stay for later calls."""
         num_rows = len(token_ids)
-        num_tiles = -(-num_rows // TILE_ROWS)
-        x = np.zeros((self.row_capacity,), np.int32)
-        places = np.zeros((self.row_capacity,), np.int32)
+        x: Any = np.zeros(self.row_capacity, np.int32)
+        places = np.zeros(self.row_capacity, np.int32)
         table = np.zeros((self.row_capacity, self.num_table_pages), np.int32)
         x[:num_rows] = token_ids
         places[:num_rows] = positions
         for row, pages in enumerate(page_tables):
             table[row, : len(pages)] = pages
-        y: Array | np.ndarray = x
+        num_tiles = np.int32(-(-num_rows // TILE_ROWS))
         for index, (step, leaves, pools) in enumerate(self._blocks):
-            y, *pools = step(num_tiles, leaves, *pools, y, places, table)
-            self._blocks[index] = (step, leaves, pools)
-        return np.asarray(y)[:num_rows]
+            x, *pools_after = step(num_tiles, leaves, *pools, x, places, table)
+            self._blocks[index] = (step, leaves, (pools_after[0], pools_after[1]))
+        return np.asarray(x)[:num_rows]
+
+
+_Pools = tuple[Array, Array]
+_PlacedBlock = tuple[Callable[..., Any], tuple[Array, ...], _Pools]
 
 
 @functools.cache
-def compiled_step(
-    config: LlamaConfig, kind: BlockKind, compute_dtype: str, row_capacity: int
-):
-    """A block over the tiles of a batch, under jit, pools donated."""
+def tile_walk(
+    config: LlamaConfig, kind: BlockKind, compute_dtype: str
+) -> Callable[..., tuple[Array, Array, Array]]:
+    """A block over the tiles of a batch, under jit, pools donated.
+
+    Takes num_tiles, leaves, k_pool, v_pool, x, positions, page_table.
+    """
     apply = LLAMA.apply(config, kind, compute_dtype)
     width = config.vocab_size if kind.has_head else config.hidden_size
     y_dtype = "float32" if kind.has_head else compute_dtype
 
-    @functools.partial(jax.jit, donate_argnums=(2, 3))
-    def step(num_tiles, leaves, k_pool, v_pool, x, positions, page_table):
-        def turn(tile, carry):
+    def walk(
+        num_tiles: Array,
+        leaves: tuple[Array, ...],
+        k_pool: Array,
+        v_pool: Array,
+        *rows: Array,
+    ) -> tuple[Array, Array, Array]:
+        def turn(
+            tile: Array, carry: tuple[Array, Array, Array]
+        ) -> tuple[Array, Array, Array]:
             y, k_pool, v_pool = carry
-
-            def rows(array):
-                return lax.dynamic_slice_in_dim(array, tile * TILE_ROWS, TILE_ROWS)
-
-            tile_y, k_pool, v_pool = apply(
-                leaves, k_pool, v_pool, rows(x), rows(positions), rows(page_table)
+            first = tile * TILE_ROWS
+            x, positions, page_table = (
+                lax.dynamic_slice_in_dim(array, first, TILE_ROWS) for array in rows
             )
-            y = lax.dynamic_update_slice_in_dim(y, tile_y, tile * TILE_ROWS, axis=0)
+            part, k_pool, v_pool = apply(
+                leaves, k_pool, v_pool, x, positions, page_table
+            )
+            y = lax.dynamic_update_slice_in_dim(y, part, first, axis=0)
             return y, k_pool, v_pool
 
-        y = jnp.zeros((row_capacity, width), y_dtype)
-        return lax.fori_loop(0, num_tiles, turn, (y, k_pool, v_pool))
+        y = jnp.zeros((len(rows[0]), width), y_dtype)
+        y, k_pool, v_pool = lax.fori_loop(0, num_tiles, turn, (y, k_pool, v_pool))
+        return y, k_pool, v_pool
 
-    return step
+    return jax.jit(walk, donate_argnums=(2, 3))
 
 
 def _whole(config: LlamaConfig) -> Block:
