@@ -88,6 +88,11 @@ class Router:
         """Sequences of this gateway that the replica runs."""
         return self._outstanding[pipeline]
 
+    def runs_on(self, head: WorkerId) -> bool:
+        """Some sequence is at that head. O(live sequences)."""
+        running = (live.replica for live in self._live.values())
+        return any(replica is not None and replica.head == head for replica in running)
+
     def submit(
         self, sequence: SequenceId, request: Request, now_ns: int
     ) -> list[Decision]:

@@ -1,0 +1,271 @@
+"""The gateway: takes requests, and carries out what its router decides."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable
+
+from absl import logging
+
+from jscale.cluster import messages, rpc
+from jscale.core.errors import RequestError, UnavailableError
+from jscale.core.ids import SequenceId, WorkerId
+from jscale.core.units import NS_PER_S
+from jscale.pipeline.messages import ServeEvents
+from jscale.proto.v1 import jscale_pb2 as pb
+from jscale.server.decisions import Decision, Deliver, End, Fail, Send
+from jscale.server.gateway_config import GatewayConfig
+from jscale.server.link import Link
+from jscale.server.metrics import ServingMetrics
+from jscale.server.model_facts import ModelFacts
+from jscale.server.request_stream import RequestStream
+from jscale.server.requests import read_request
+from jscale.server.router import Router, RouterConfig
+from jscale.server.status_view import status_response
+
+TICK_S = 0.05
+"""How often time is told to the router: half of the rest of a replica."""
+
+NUM_WORKERS_MAX = 4096
+
+
+class Gateway:
+    """Requests of clients on one side, heads of replicas on the other.
+
+    Owned by its event loop. `now_ns` is the clock; `name` is unique in the cluster.
+    """
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        facts: ModelFacts,
+        *,
+        name: str,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._config = config
+        self._facts = facts
+        self._name = name
+        self._now_ns = now_ns
+        self._router = Router(
+            RouterConfig(
+                max_queued=config.max_queued,
+                unavailable_after_ns=int(config.unavailable_after_s * NS_PER_S),
+                eos_token_ids=facts.eos_token_ids,
+            ),
+            now_ns(),
+        )
+        self._metrics = ServingMetrics(now_ns())
+        self._streams: dict[SequenceId, RequestStream] = {}
+        self._running: dict[str, RequestStream] = {}
+        self._numbers = itertools.count()
+        self._replicas: tuple[messages.Replica, ...] = ()
+        self._status: messages.StatusChanged | None = None
+        self._heads: dict[WorkerId, tuple[Link, asyncio.Task[None]]] = {}
+        self._manager = Link(
+            rpc.ATTACH_GATEWAY,
+            config.manager_address,
+            config.cluster_token,
+            name="the manager",
+            hello=messages.GatewayHello(name),
+            on_attached=lambda: None,
+            on_message=self._manager_said,
+            on_lost=lambda _: None,
+        )
+        self._is_draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def is_serving(self) -> bool:
+        """A request that comes now can be run at once or soon."""
+        return self._router.is_available and not self._is_draining
+
+    @property
+    def is_draining(self) -> bool:
+        """It takes no more requests."""
+        return self._is_draining
+
+    async def run(self) -> None:
+        """Attaches to the manager and the heads; runs until cancelled.
+
+        Raises:
+          UnavailableError: the manager refuses this gateway.
+        """
+        ticker = asyncio.create_task(self._tick())
+        try:
+            await self._manager.run()
+        finally:
+            ticker.cancel()
+            tasks = [ticker, *(task for _, task in self._heads.values())]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Takes no more requests; returns when none runs, or after the timeout."""
+        self._is_draining = True
+        logging.info("draining num_running=%d", len(self._streams))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+
+    def generate(self, asked: pb.GenerateRequest) -> RequestStream:
+        """The stream of a new request; hand it to `forget` whatever comes of it.
+
+        Raises:
+          RequestError: it can never be served as it is.
+          OverloadedError: too many wait.
+          UnavailableError: this gateway is leaving.
+        """
+        if self._is_draining:
+            raise UnavailableError(
+                "this gateway is leaving: ask another, or again soon"
+            )
+        number = next(self._numbers)
+        sequence = SequenceId(f"{self._name}-{number}")
+        name = asked.request_id or sequence
+        if name in self._running:
+            raise RequestError(
+                f"request id {name!r} is running: choose another, or abort it first"
+            )
+        request = read_request(asked, self._facts, name)
+        now_ns = self._now_ns()
+        stream = RequestStream(
+            sequence,
+            request,
+            tokenizer=self._facts.tokenizer,
+            eos_token_ids=self._facts.eos_token_ids,
+            arrived_ns=now_ns,
+        )
+        decisions = self._router.submit(sequence, request, now_ns)
+        self._streams[sequence] = self._running[name] = stream
+        self._idle.clear()
+        self._carry_out(decisions)
+        return stream
+
+    def forget(self, stream: RequestStream) -> None:
+        """The client has all it wants: what still runs of the request ends."""
+        if self._running.get(stream.request.id) is stream:
+            del self._running[stream.request.id]
+        if self._streams.pop(stream.sequence, None) is not None:
+            self._carry_out(self._router.cancel(stream.sequence, self._now_ns()))
+        if not self._running:
+            self._idle.set()
+
+    def abort(self, name: str) -> bool:
+        """Ends the request of that name; whether it was running."""
+        stream = self._running.get(name)
+        if stream is None or stream.sequence not in self._streams:
+            return False
+        del self._streams[stream.sequence]
+        stream.put(End(stream.sequence, "cancelled"))
+        self._carry_out(self._router.cancel(stream.sequence, self._now_ns()))
+        return True
+
+    def scale_to(self, num_workers: int) -> int:
+        """Asks the manager for so many workers; how many were wanted before.
+
+        Raises:
+          RequestError: no cluster has so many.
+          UnavailableError: the manager is not there.
+        """
+        if not 0 <= num_workers <= NUM_WORKERS_MAX:
+            raise RequestError(
+                f"num_workers={num_workers}: give 0 to {NUM_WORKERS_MAX}"
+            )
+        if not self._manager.is_attached or self._status is None:
+            raise UnavailableError(
+                f"the manager at {self._manager.address} is not there: try again later"
+            )
+        self._manager.send(messages.ScaleTo(num_workers))
+        return self._status.num_workers_wanted
+
+    def status(self) -> pb.ModelStatusResponse:
+        """The cluster as people see it now."""
+        response = status_response(self._status, self._replicas, self._router)
+        response.model = response.model or self._facts.model_name
+        speed = self._metrics.speed(self._now_ns())
+        serving = response.serving
+        serving.num_queued = self._router.num_queued
+        serving.num_running = self._router.num_live - self._router.num_queued
+        serving.num_handed_over = self._router.num_handed_over
+        serving.num_finished = speed.num_finished
+        serving.num_tokens = speed.num_tokens
+        serving.tokens_per_s = speed.tokens_per_s
+        serving.ttft_p50_ms = speed.ttft_p50_ms
+        serving.ttft_p90_ms = speed.ttft_p90_ms
+        return response
+
+    async def _tick(self) -> None:
+        while True:
+            self._carry_out(self._router.tick(self._now_ns()))
+            await asyncio.sleep(TICK_S)
+
+    def _manager_said(self, command: messages.GatewayCommand) -> None:
+        match command:
+            case messages.Refuse(reason):
+                raise UnavailableError(f"the manager refuses this gateway: {reason}")
+            case messages.StatusChanged():
+                self._status = command
+                self._follow_heads()
+            case messages.ReplicasChanged(replicas):
+                self._replicas = replicas
+                self._follow_heads()
+                self._carry_out(self._router.replicas_changed(replicas, self._now_ns()))
+
+    def _follow_heads(self) -> None:
+        """Opens a link to every head, and closes those to workers that are gone."""
+        addresses = {replica.head: replica.serve_address for replica in self._replicas}
+        workers = self._status.workers if self._status else ()
+        known = {*addresses, *(worker.worker for worker in workers)}
+        for head, (link, task) in list(self._heads.items()):
+            is_gone = head not in known and not self._router.runs_on(head)
+            if is_gone or addresses.get(head, link.address) != link.address:
+                task.cancel()
+                del self._heads[head]
+        for head, address in addresses.items():
+            if head not in self._heads:
+                link = self._link_to(head, address)
+                self._heads[head] = (link, asyncio.create_task(link.run()))
+
+    def _link_to(self, head: WorkerId, address: str) -> Link:
+        def attached() -> None:
+            self._carry_out(self._router.head_attached(head, self._now_ns()))
+
+        def said(events: ServeEvents) -> None:
+            for event in events.events:
+                self._carry_out(self._router.served(head, event, self._now_ns()))
+
+        def lost(reason: str) -> None:
+            why = f"{head}: {reason}"
+            self._carry_out(self._router.head_lost(head, why, self._now_ns()))
+
+        return Link(
+            rpc.ATTACH_HEAD,
+            address,
+            self._config.cluster_token,
+            name=f"head {head}",
+            on_attached=attached,
+            on_message=said,
+            on_lost=lost,
+        )
+
+    def _carry_out(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            match decision:
+                case Send(head, command):
+                    if head in self._heads:
+                        self._heads[head][0].send(command)
+                case Deliver(sequence):
+                    self._count(decision)
+                    self._streams[sequence].put(decision)
+                case End(sequence) | Fail(sequence):
+                    self._metrics.add_finished()
+                    self._streams.pop(sequence).put(decision)
+
+    def _count(self, delivered: Deliver) -> None:
+        now_ns = self._now_ns()
+        self._metrics.add_token(now_ns)
+        if delivered.index == 0:
+            stream = self._streams[delivered.sequence]
+            self._metrics.add_first_token(now_ns - stream.arrived_ns)
