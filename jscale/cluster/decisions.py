@@ -4,12 +4,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from jscale.cluster.records import PipelineRecord, TransferRecord, WorkerRecord
 from jscale.core.ids import WorkerId
+from jscale.engine.config import EngineConfig
 from jscale.plan.execution import (
     ExecutionPipeline,
     ExecutionPolicy,
     Holdings,
     propose,
-    worth_recut,
 )
 
 GRACE_NS = 3_000_000_000
@@ -42,7 +42,7 @@ def choose_transfers(
         record.worker
         for record in free
         if is_complete(record, num_blocks)
-        and record.has_executables
+        and record.has_all_executables
         and not record.is_leaving
     ]
     targets = [
@@ -94,18 +94,33 @@ def choose_pipelines(
         for record in workers.values()
         if record.has_executables and not record.is_leaving and record.blocks
     }
-    current = [record for record in pipelines if not record.is_closing]
+    current = {r.pipeline: r for r in pipelines if not r.is_closing}
+    proposed = propose(
+        Holdings(able, num_blocks), policy=policy, current=tuple(current)
+    )
     chosen = []
-    for pipeline in propose(Holdings(able, num_blocks), policy=policy):
+    for pipeline in proposed:
         serves = beneficiaries(pipeline, able, num_blocks)
-        rivals = [record for record in current if record.serves & serves]
-        if any(record.pipeline == pipeline for record in rivals):
-            continue
-        if any(not record.is_open for record in rivals):
-            continue
-        if all(worth_recut(r.pipeline, pipeline, policy=policy) for r in rivals):
+        rivals = [record for record in current.values() if record.serves & serves]
+        if pipeline not in current and all(record.is_open for record in rivals):
             chosen.append((pipeline, serves))
     return chosen
+
+
+def lease_pages(engine: EngineConfig, *, is_local: bool) -> int:
+    """KV pages that a pipeline takes on each of its workers.
+
+    Half of a worker's pages are its local replica's; the other half is shared by the
+    pipelines that it may be part of, twice as many as the policy allows, since a new
+    one is opened before the old one is closed. One whole context always fits.
+    """
+    half = engine.num_pages // 2
+    if is_local:
+        return max(half, engine.pages_per_sequence)
+    return max(
+        half // (2 * ExecutionPolicy().max_pipelines_per_worker),
+        engine.pages_per_sequence,
+    )
 
 
 def beneficiaries(

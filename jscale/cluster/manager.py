@@ -63,12 +63,15 @@ class Manager:
         server = aio.server(options=rpc.OPTIONS)
         token = self._config.cluster_token
         handlers = {
-            stream.method: stream.handler(serve, token)
-            for stream, serve in (
-                (rpc.ATTACH_WORKER, self._serve_worker),
-                (rpc.ATTACH_GATEWAY, self._serve_gateway),
-                (rpc.ATTACH_LAUNCHER, self._serve_launcher),
-            )
+            rpc.ATTACH_WORKER.method: rpc.ATTACH_WORKER.handler(
+                self._serve_worker, token
+            ),
+            rpc.ATTACH_GATEWAY.method: rpc.ATTACH_GATEWAY.handler(
+                self._serve_gateway, token
+            ),
+            rpc.ATTACH_LAUNCHER.method: rpc.ATTACH_LAUNCHER.handler(
+                self._serve_launcher, token
+            ),
         }
         server.add_generic_rpc_handlers((rpc.service(rpc.CONTROL, handlers),))
         address = await rpc.listen(server, self._config.listen_address)

@@ -13,7 +13,7 @@ from jscale.cluster.decisions import (
     choose_leavers,
     choose_pipelines,
     choose_transfers,
-    is_complete,
+    lease_pages,
 )
 from jscale.cluster.effects import Effect, TellGateways, TellLauncher, TellWorker
 from jscale.cluster.records import PipelineRecord, TransferRecord, WorkerRecord
@@ -110,6 +110,7 @@ class ManagerState:
             blocks=frozenset(hello.blocks),
             bundle=hello.bundle,
             has_executables=hello.has_executables,
+            has_all_executables=hello.has_all_executables,
             can_load_from_disk=hello.can_load_from_disk,
         )
         number = hello.worker.removeprefix("w")
@@ -162,7 +163,12 @@ class ManagerState:
                     is_loading = False
                 self._update(worker, blocks=blocks, is_loading=is_loading)
             case messages.ExecutablesReady():
-                self._update(worker, has_executables=True, bundle=report.bundle)
+                self._update(
+                    worker,
+                    has_executables=True,
+                    has_all_executables=report.is_complete,
+                    bundle=report.bundle,
+                )
             case messages.TransferProgressed():
                 self._update(
                     worker,
@@ -287,7 +293,6 @@ class ManagerState:
             num_blocks=self._spec.num_blocks,
             policy=self._policy.execution,
         ):
-            engine = self._spec.engine
             spec = PipelineSpec(
                 pipeline=PipelineId(self._next_pipeline),
                 stages=tuple(
@@ -299,9 +304,7 @@ class ManagerState:
                     )
                     for stage in pipeline.stages
                 ),
-                num_pages=engine.num_pages_local
-                if pipeline.is_local
-                else engine.num_pages_pipelined,
+                num_pages=lease_pages(self._spec.engine, is_local=pipeline.is_local),
             )
             self._next_pipeline += 1
             self._pipelines[spec.pipeline] = PipelineRecord(
@@ -341,13 +344,14 @@ class ManagerState:
                 for other in self._pipelines.values()
             )
             self._close(record, "superseded or leaving", finish=is_last)
-        for record in list(self._workers.values()):
-            is_used = any(p.uses(record.worker) for p in self._pipelines.values())
-            if record.is_leaving and not is_used:
+        for worker, leaver in list(self._workers.items()):
+            is_used = any(record.uses(worker) for record in self._pipelines.values())
+            if leaver.is_leaving and not leaver.is_dismissed and not is_used:
                 for transfer in list(self._transfers.values()):
-                    if record.worker in transfer.members:
+                    if worker in transfer.members:
                         self._cancel(transfer)
-                self._tell(record.worker, messages.Leave("fewer workers are wanted"))
+                self._update(worker, is_dismissed=True)
+                self._tell(worker, messages.Leave("fewer workers are wanted"))
 
     def _superseded(self) -> list[PipelineRecord]:
         newest: dict[WorkerId, PipelineId] = {}
@@ -427,6 +431,3 @@ class ManagerState:
         if self._last_told.get(kind) != command:
             self._last_told[kind] = command
             self._effects.append(TellGateways(command))
-
-
-__all__ = ["ManagerPolicy", "ManagerState", "is_complete"]

@@ -51,7 +51,7 @@ class Member(msgspec.Struct, frozen=True):
 # --- worker -> manager ---------------------------------------------------------
 
 
-class WorkerHello(Message):
+class WorkerHello(Message, frozen=True):
     """The first message of a worker, also after it lost sight of the manager."""
 
     worker: WorkerId
@@ -60,26 +60,31 @@ class WorkerHello(Message):
     blocks: tuple[int, ...] = ()
     bundle: Bundle | None = None
     has_executables: bool = False
+    has_all_executables: bool = False
     pipelines: tuple[PipelineSpec, ...] = ()
     can_load_from_disk: bool = True
     protocol_version: int = PROTOCOL_VERSION
 
 
-class BlockReady(Message):
+class BlockReady(Message, frozen=True):
     """A block is verified and its parameters are views into the arena."""
 
     block: int
 
 
-class ExecutablesReady(Message):
-    """The worker can run stages; `bundle` is what it could send to others."""
+class ExecutablesReady(Message, frozen=True):
+    """The worker can run stages; `bundle` is what it could send to others.
+
+    Said a second time, as complete, when the fused executable is there too.
+    """
 
     origin: str
     took_ms: float
+    is_complete: bool
     bundle: Bundle | None
 
 
-class TransferProgressed(Message):
+class TransferProgressed(Message, frozen=True):
     """How far a multicast has come at this member."""
 
     plan: PlanId
@@ -87,46 +92,46 @@ class TransferProgressed(Message):
     bytes_per_s: float
 
 
-class TransferEnded(Message):
+class TransferEnded(Message, frozen=True):
     """This member's part of a plan is over; `missing_chunks` is 0 if it is whole."""
 
     plan: PlanId
     missing_chunks: int
 
 
-class LoadFailed(Message):
+class LoadFailed(Message, frozen=True):
     """Blocks could not be read from disk."""
 
     reason: str
 
 
-class PipelineOpened(Message):
+class PipelineOpened(Message, frozen=True):
     """This worker's stages of the pipeline are ready to run."""
 
     pipeline: PipelineId
 
 
-class PipelineRefused(Message):
+class PipelineRefused(Message, frozen=True):
     """This worker cannot take part, for want of pages say."""
 
     pipeline: PipelineId
     reason: str
 
 
-class PipelineClosed(Message):
+class PipelineClosed(Message, frozen=True):
     """This worker holds nothing of the pipeline any more."""
 
     pipeline: PipelineId
     reason: str = ""
 
 
-class PeerLost(Message):
+class PeerLost(Message, frozen=True):
     """A data connection to another worker broke."""
 
     peer: WorkerId
 
 
-class LeaveRequested(Message):
+class LeaveRequested(Message, frozen=True):
     """The worker was asked to go (SIGTERM) and wants its sequences taken over."""
 
 
@@ -148,26 +153,26 @@ WorkerReport = (
 # --- manager -> worker ---------------------------------------------------------
 
 
-class Welcome(Message):
+class Welcome(Message, frozen=True):
     """The answer to a hello: what is served, and how."""
 
     spec: ModelSpec
     protocol_version: int = PROTOCOL_VERSION
 
 
-class Refuse(Message):
+class Refuse(Message, frozen=True):
     """The answer to a hello that cannot be accepted; the worker ends with it."""
 
     reason: str
 
 
-class LoadFromDisk(Message):
+class LoadFromDisk(Message, frozen=True):
     """Read the blocks that are missing from the model's block store."""
 
     path: str
 
 
-class JoinMulticast(Message):
+class JoinMulticast(Message, frozen=True):
     """Take part in a plan; everything else follows from the order of `members`."""
 
     plan: PlanId
@@ -176,19 +181,19 @@ class JoinMulticast(Message):
     bundle: Bundle | None
 
 
-class CancelMulticast(Message):
+class CancelMulticast(Message, frozen=True):
     """Stop sending and receiving for a plan; what arrived stays."""
 
     plan: PlanId
 
 
-class OpenPipeline(Message):
+class OpenPipeline(Message, frozen=True):
     """Get the stages of this pipeline that are yours ready."""
 
     spec: PipelineSpec
 
 
-class ClosePipeline(Message):
+class ClosePipeline(Message, frozen=True):
     """Give the pipeline's pages back; its head returns the live sequences.
 
     With `finish` the head first runs what it has to the end, taking nothing new:
@@ -200,7 +205,7 @@ class ClosePipeline(Message):
     finish: bool = False
 
 
-class Leave(Message):
+class Leave(Message, frozen=True):
     """Nothing needs you any more: close what is open and end."""
 
     reason: str
@@ -221,34 +226,34 @@ WorkerCommand = (
 # --- gateway and launcher <-> manager --------------------------------------------
 
 
-class GatewayHello(Message):
+class GatewayHello(Message, frozen=True):
     """The first message of a gateway."""
 
     gateway: str
     protocol_version: int = PROTOCOL_VERSION
 
 
-class ScaleTo(Message):
+class ScaleTo(Message, frozen=True):
     """So many workers are wanted from now on."""
 
     num_workers: int
 
 
-class LauncherHello(Message):
+class LauncherHello(Message, frozen=True):
     """The first message of whoever can start worker processes."""
 
     launcher: str
     protocol_version: int = PROTOCOL_VERSION
 
 
-class WorkerExited(Message):
+class WorkerExited(Message, frozen=True):
     """A worker process that the launcher started has ended."""
 
     worker: WorkerId
     exit_code: int
 
 
-class LaunchWorker(Message):
+class LaunchWorker(Message, frozen=True):
     """Start a worker process of that name."""
 
     worker: WorkerId
@@ -265,7 +270,7 @@ class Replica(msgspec.Struct, frozen=True):
     workers: tuple[WorkerId, ...]
 
 
-class ReplicasChanged(Message):
+class ReplicasChanged(Message, frozen=True):
     """All replicas that are open now; replaces what was said before."""
 
     replicas: tuple[Replica, ...]
@@ -281,7 +286,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     bytes_per_s: float
 
 
-class StatusChanged(Message):
+class StatusChanged(Message, frozen=True):
     """The cluster as people see it."""
 
     model_name: str

@@ -11,7 +11,7 @@ from jscale.core.errors import PeerLostError, TransportError
 from jscale.core.ids import WorkerId
 from jscale.pipeline.messages import StageMessage
 from jscale.transport.base import Connection, Handler, Landing, Transport
-from jscale.transport.multicast import MulticastMember
+from jscale.transport.plan_router import PlanRouter
 
 _DECODER = msgspec.msgpack.Decoder(StageMessage)
 QUEUE_LENGTH_MAX = 4096
@@ -41,7 +41,7 @@ class Peers(Handler):
         self._lock = threading.Lock()
         self._connections: dict[WorkerId, Connection] = {}
         self._senders: dict[WorkerId, _Sender] = {}
-        self._members: dict[int, MulticastMember] = {}
+        self.plans = PlanRouter()
 
     def connection(self, worker: WorkerId, address: str) -> Connection:
         """The connection to a worker, made now if there is none.
@@ -55,7 +55,9 @@ class Peers(Handler):
         made = self._transport.connect(address, self)
         with self._lock:
             kept = self._connections.setdefault(worker, made)
-        if kept is not made:
+        if kept is made:
+            self.plans.opened(made)
+        else:
             made.close()
         return kept
 
@@ -68,16 +70,6 @@ class Peers(Handler):
             if sender is None:
                 sender = self._senders[worker] = _Sender(self, worker, address)
         sender.put(message, payload)
-
-    def join(self, plan: int, member: MulticastMember) -> None:
-        """Has the plan's chunks land with this member, until `leave`."""
-        with self._lock:
-            self._members[plan] = member
-
-    def leave(self, plan: int) -> None:
-        """Drops what still arrives for the plan."""
-        with self._lock:
-            self._members.pop(plan, None)
 
     def close(self) -> None:
         """Ends every sender; the connections end with the transport."""
@@ -93,6 +85,7 @@ class Peers(Handler):
             connection = self._connections.pop(worker, None)
             sender = self._senders.pop(worker, None)
         if connection is not None:
+            self.plans.lost(connection)
             connection.close()
         if sender is not None:
             sender.close()
@@ -104,11 +97,11 @@ class Peers(Handler):
         """Keeps a connection that a peer made, unless there is one."""
         with self._lock:
             self._connections.setdefault(connection.peer, connection)
+        self.plans.opened(connection)
 
     def landing(self, plan: int) -> Landing | None:
         """Where the plan's chunks go, while we are part of it."""
-        member = self._members.get(plan)
-        return member.landing if member is not None else None
+        return self.plans.landing(plan)
 
     def message(
         self, connection: Connection, header: bytes, payload: memoryview
@@ -123,19 +116,16 @@ class Peers(Handler):
 
     def announced(self, connection: Connection, plan: int, held: bytes) -> None:
         """Tells the plan's member what the peer holds."""
-        if (member := self._members.get(plan)) is not None:
-            member.announced(connection, held)
+        self.plans.announced(connection, plan, held)
 
     def asked(self, connection: Connection, plan: int, chunk: int) -> None:
         """Tells the plan's member what the peer wants again."""
-        if (member := self._members.get(plan)) is not None:
-            member.asked(connection, chunk)
+        self.plans.asked(connection, plan, chunk)
 
     def lost(self, connection: Connection, error: PeerLostError) -> None:
         """Tells every member, and forgets the peer."""
         logging.warning("peer=%s lost: %s", connection.peer, error)
-        for member in list(self._members.values()):
-            member.lost(connection)
+        self.plans.lost(connection)
         with self._lock:
             if self._connections.get(connection.peer) is not connection:
                 return

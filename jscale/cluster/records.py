@@ -19,9 +19,11 @@ class WorkerRecord:
     blocks: frozenset[int]
     bundle: Bundle | None
     has_executables: bool
+    has_all_executables: bool
     can_load_from_disk: bool
     is_loading: bool = False
     is_leaving: bool = False
+    is_dismissed: bool = False
     retry_after_ns: int = 0
     received_bytes: int = 0
     bytes_per_s: float = 0.0

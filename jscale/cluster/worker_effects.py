@@ -3,7 +3,7 @@
 import dataclasses
 
 from jscale.cluster.messages import Bundle, JoinMulticast, ModelSpec, WorkerReport
-from jscale.core.ids import PipelineId, PlanId
+from jscale.core.ids import PipelineId, PlanId, WorkerId
 from jscale.pipeline.messages import PipelineSpec
 
 
@@ -58,9 +58,14 @@ class LoadExecutables:
 
 @dataclasses.dataclass(frozen=True)
 class CompileExecutables:
-    """Compile from shapes, in the background."""
+    """Compile from shapes, in the background.
+
+    With `ships`, put the result where others can be sent it: never during a transfer,
+    as the numbers of its chunks would change.
+    """
 
     reason: str
+    ships: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +88,7 @@ class CloseStages:
 class BreakPipelines:
     """A peer is gone: close what it was part of."""
 
-    peer: str
+    peer: WorkerId
 
 
 @dataclasses.dataclass(frozen=True)

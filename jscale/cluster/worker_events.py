@@ -50,10 +50,14 @@ class RegionCorrupt:
 
 @dataclasses.dataclass(frozen=True)
 class ExecutablesLoaded:
-    """Stages can be run; `origin` says from where: received, compiled or cached."""
+    """Stages can be run; `origin` says from where: received, compiled or cached.
+
+    Complete if the fused executable of the whole model is loaded too.
+    """
 
     origin: str
     took_ms: float
+    is_complete: bool
     bundle: Bundle | None
 
 

@@ -22,6 +22,7 @@ class Executables(enum.Enum):
     NONE = "none"
     COMING = "coming"
     READY = "ready"
+    COMPLETE = "complete"
 
 
 class WorkerState:
@@ -64,11 +65,8 @@ class WorkerState:
                 return [effects.Report(messages.BlockReady(block))]
             case events.RegionCorrupt(region, reason):
                 return self._corrupt(region, reason)
-            case events.ExecutablesLoaded(origin, took_ms, bundle):
-                self._executables = Executables.READY
-                self._bundle = bundle
-                ready = messages.ExecutablesReady(origin, took_ms, bundle)
-                return [effects.Report(ready)]
+            case events.ExecutablesLoaded():
+                return self._can_run(event)
             case events.ExecutablesMismatched(reason):
                 return [effects.CompileExecutables(reason)]
             case events.DiskLoadFailed(reason):
@@ -101,7 +99,8 @@ class WorkerState:
             serve_address=self._serve_address,
             blocks=tuple(sorted(self._blocks)),
             bundle=self._bundle,
-            has_executables=self._executables is Executables.READY,
+            has_executables=self._has_executables,
+            has_all_executables=self._executables is Executables.COMPLETE,
             pipelines=tuple(self._pipelines.values()),
             can_load_from_disk=self._can_load_from_disk,
         )
@@ -118,7 +117,7 @@ class WorkerState:
                 return [effects.Exit(f"the manager refused us: {reason}", failed=True)]
             case messages.LoadFromDisk(path):
                 return [
-                    *self._need_executables(None, "no worker has them yet"),
+                    *self._need_executables(None, "no worker has them", ships=True),
                     effects.ReadFromDisk(path),
                 ]
             case messages.JoinMulticast():
@@ -170,10 +169,10 @@ class WorkerState:
         return []
 
     def _need_executables(
-        self, bundle: messages.Bundle | None, why_none: str
+        self, bundle: messages.Bundle | None, why_none: str, *, ships: bool = False
     ) -> list[WorkerEffect]:
         """Wait for those that come with the blocks, or compile."""
-        if self._executables is Executables.READY:
+        if self._has_executables:
             return []
         if bundle is not None:
             self._executables = Executables.COMING
@@ -183,12 +182,26 @@ class WorkerState:
             return []
         self._executables = Executables.COMING
         self._expected = None
-        return [effects.CompileExecutables(why_none)]
+        return [effects.CompileExecutables(why_none, ships)]
+
+    def _can_run(self, event: events.ExecutablesLoaded) -> list[WorkerEffect]:
+        complete = event.is_complete
+        self._executables = Executables.COMPLETE if complete else Executables.READY
+        if complete:  # What did not fit us may fit others: it is passed on.
+            self._bundle = event.bundle or self._expected
+        ready = messages.ExecutablesReady(
+            event.origin, event.took_ms, complete, self._bundle
+        )
+        return [effects.Report(ready)]
+
+    @property
+    def _has_executables(self) -> bool:
+        return self._executables in (Executables.READY, Executables.COMPLETE)
 
     def _filled(self, region: int) -> list[WorkerEffect]:
         if region != EXECUTABLES_REGION:
             return [effects.VerifyBlock(region - 1)]
-        if self._executables is Executables.READY or self._expected is None:
+        if self._has_executables or self._expected is None:
             return []
         return [effects.LoadExecutables(self._expected)]
 
@@ -217,7 +230,7 @@ class WorkerState:
         why = ""
         if missing := sorted(needed - self._blocks):
             why = f"{self._worker} does not hold block {missing[0]}"
-        elif self._executables is not Executables.READY:
+        elif not self._has_executables:
             why = f"{self._worker} has no executables yet"
         if why:
             return [effects.Report(messages.PipelineRefused(spec.pipeline, why))]

@@ -17,7 +17,7 @@ from jscale.core.errors import JscaleError
 from jscale.core.ids import BatchId, PipelineId, SequenceId, WorkerId
 from jscale.engine.batch import StepBatch
 from jscale.engine.config import EngineConfig
-from jscale.engine.executor import StageExecutor
+from jscale.engine.executor import SampledRows, StageExecutor
 from jscale.engine.pages import PagePool, page_map
 from jscale.pipeline.head import Head
 from jscale.pipeline.messages import (
@@ -190,7 +190,6 @@ class StageHost:
     def _run(self, opened: _OpenPipeline, work: _Work) -> None:
         spec = opened.spec
         stage = spec.stages[work.stage_index]
-        is_last = work.stage_index == len(spec.stages) - 1
         try:
             output = self._executor.run(
                 stage.first_block,
@@ -202,8 +201,8 @@ class StageHost:
         except JscaleError as error:
             self._break(opened, str(error))
             return
-        if not is_last:
-            self._pass_on(opened, work, output.activations)
+        if not isinstance(output, SampledRows):
+            self._pass_on(opened, work, output)
             return
         sampled = Sampled(
             pipeline=spec.pipeline,

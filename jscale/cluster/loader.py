@@ -1,0 +1,209 @@
+"""Everything slow between bytes and a running model, on threads of its own.
+
+Two threads: one for bytes (disk, digests), one for executables, so that neither waits
+for the other. What they bring about is posted to the state machine as events.
+"""
+
+import concurrent.futures
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import logging
+
+from jscale.cluster import worker_events as events
+from jscale.cluster.config import WorkerConfig
+from jscale.cluster.device import Device
+from jscale.cluster.messages import Bundle, ModelSpec
+from jscale.cluster.worker_events import EXECUTABLES_REGION, WorkerEvent
+from jscale.core.errors import CheckpointError, IntegrityError, OverloadedError
+from jscale.core.ids import WorkerId
+from jscale.core.units import NS_PER_MS, NS_PER_US
+from jscale.engine.bundle import bundle_digest, open_bundle
+from jscale.engine.bundle_cache import BundleCache
+from jscale.engine.executables import ExecutableSet
+from jscale.engine.executor import Emulation, StageExecutor
+from jscale.engine.fingerprint import ExecutableMismatchError, fingerprint_digest
+from jscale.engine.program import ModelProgram
+from jscale.pipeline.messages import PipelineSpec
+from jscale.pipeline.outbox import Outbox
+from jscale.pipeline.stage_host import StageHost
+from jscale.store.block_store import BlockStore
+from jscale.store.manifest import Manifest
+
+
+class Loader:
+    """Owns a worker's blocks, executables and device thread."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        spec: ModelSpec,
+        outbox: Outbox,
+        post: Callable[[WorkerEvent], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """Reserves the arena and starts the device thread.
+
+        Raises:
+          CheckpointError: the model is of a family that is not known here.
+          ConfigError: the machine has not the memory.
+        """
+        manifest = Manifest.from_bytes(spec.manifest)
+        self._post = post
+        self._failed = failed
+        self._ships_executables = config.ships_executables
+        self._program = ModelProgram.of(manifest, spec.engine)
+        self._executables = ExecutableSet(self._program)
+        self._cache = BundleCache(config.cache_dir)
+        self.store = BlockStore(manifest, chunk_size_bytes=spec.chunk_size_bytes)
+        emulation = Emulation(layer_ns=config.emulate_layer_us * NS_PER_US)
+        self._executor = StageExecutor(self._executables, emulation)
+        host = StageHost(
+            WorkerId(config.worker),
+            spec.engine,
+            self._executor,
+            outbox,
+            eos_token_ids=self._program.model.eos_token_ids,
+        )
+        self.device = Device(host, failed)
+        self.device.start()
+        self._bytes_thread = concurrent.futures.ThreadPoolExecutor(1, "bytes")
+        self._executables_thread = concurrent.futures.ThreadPoolExecutor(
+            1, "executables"
+        )
+
+    def close(self) -> None:
+        """Ends the threads; what they had not begun is dropped."""
+        self._bytes_thread.shutdown(cancel_futures=True)
+        self._executables_thread.shutdown(cancel_futures=True)
+        self.device.stop()
+
+    def read_from_disk(self, path: Path) -> None:
+        """Reads, verifies and publishes the blocks that are missing."""
+        self._submit(self._bytes_thread, lambda: self._read(path))
+
+    def verify(self, block: int) -> None:
+        """Verifies and publishes a block whose bytes are all there."""
+        self._submit(self._bytes_thread, lambda: self._verify(block))
+
+    def load_executables(self, bundle: Bundle) -> None:
+        """Loads what was received."""
+        self._submit(self._executables_thread, lambda: self._load_received(bundle))
+
+    def compile_executables(self, *, ships: bool) -> None:
+        """Compiles, or takes what this machine compiled before.
+
+        With `ships`, the result is put where others can be sent it.
+        """
+        self._submit(self._executables_thread, lambda: self._compile(ships))
+
+    def open_stages(self, spec: PipelineSpec) -> None:
+        """Leases pages for a pipeline."""
+
+        def open_on(host: StageHost) -> None:
+            try:
+                host.open(spec)
+            except OverloadedError as error:
+                self._post(events.StagesRefused(spec.pipeline, str(error)))
+            else:
+                self._post(events.StagesOpened(spec.pipeline))
+
+        self.device.post(open_on)
+
+    # --- on the threads ------------------------------------------------------------
+
+    def _submit(
+        self,
+        thread: concurrent.futures.ThreadPoolExecutor,
+        work: Callable[[], None],
+    ) -> None:
+        def told() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - told, and the process ends
+                self._failed(error)
+
+        thread.submit(told)
+
+    def _read(self, path: Path) -> None:
+        try:
+            for block in range(self.store.manifest.num_blocks):
+                if not self.store.holds(block):
+                    self.store.load(block, path)
+                    self._publish(block)
+        except (CheckpointError, IntegrityError) as error:
+            logging.error("%s", error)
+            self._post(events.DiskLoadFailed(str(error)))
+
+    def _verify(self, block: int) -> None:
+        try:
+            self.store.verify(block)
+        except IntegrityError as error:
+            logging.error("%s", error)
+            self._post(events.RegionCorrupt(block + 1, str(error)))
+        else:
+            self._publish(block)
+
+    def _publish(self, block: int) -> None:
+        """Gives the views to the device first: what is reported ready can be run."""
+        leaves = self.store.publish(block)
+
+        def set_block(_: StageHost) -> None:
+            self._executor.set_block(block, leaves)
+            self._post(events.BlockPublished(block))
+
+        self.device.post(set_block)
+
+    def _load_received(self, bundle: Bundle) -> None:
+        started_ns = time.monotonic_ns()
+        try:
+            data = self.store.verified_executables(bundle.sha256)
+            opened = open_bundle(data, sha256=bundle.sha256)
+            self._executables.load(opened, self._program.stage_specs())
+            self._loaded("received", started_ns, None)
+            self._executables.load(opened, self._program.fused_specs())
+        except IntegrityError as error:
+            self._post(events.RegionCorrupt(EXECUTABLES_REGION, str(error)))
+        except ExecutableMismatchError as error:
+            self._post(events.ExecutablesMismatched(str(error)))
+        else:
+            self._loaded("received", started_ns, bundle)
+
+    def _compile(self, ships: bool) -> None:
+        started_ns = time.monotonic_ns()
+        digest = fingerprint_digest(self._executables.fingerprint)
+        stage, fused = self._program.stage_specs(), self._program.fused_specs()
+        origin, data = "cached", self._cache.find(digest)
+        if data is not None:
+            try:
+                opened = open_bundle(data, sha256=bundle_digest(data))
+                self._executables.load(opened, (*stage, *fused))
+            except (IntegrityError, ExecutableMismatchError) as error:
+                logging.warning("cached %s", error)
+                data = None
+        if data is None:
+            origin = "compiled"
+            self._executables.compile(stage)
+            self._loaded(origin, started_ns, None)
+            self._executables.compile(fused)
+            data = self._executables.to_bundle()
+            self._cache.keep(digest, data)
+        bundle = None
+        if ships and self._ships_executables:
+            self.store.place_executables(data)
+            bundle = Bundle(bundle_digest(data), len(data), digest)
+        self._loaded(origin, started_ns, bundle, is_complete=True)
+
+    def _loaded(
+        self,
+        origin: str,
+        started_ns: int,
+        bundle: Bundle | None,
+        *,
+        is_complete: bool | None = None,
+    ) -> None:
+        took_ms = (time.monotonic_ns() - started_ns) / NS_PER_MS
+        logging.info("executables origin=%s took_ms=%.1f", origin, took_ms)
+        complete = bundle is not None if is_complete is None else is_complete
+        self._post(events.ExecutablesLoaded(origin, took_ms, complete, bundle))

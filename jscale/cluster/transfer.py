@@ -1,0 +1,133 @@
+"""The multicasts that a worker is part of, and how they report."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from absl import logging
+
+from jscale.cluster import worker_events as events
+from jscale.cluster.messages import JoinMulticast, Member
+from jscale.cluster.peers import Peers
+from jscale.core.errors import TransportError
+from jscale.core.ids import PlanId, WorkerId
+from jscale.core.units import NS_PER_MS, NS_PER_S
+from jscale.plan.kinds import multicast
+from jscale.store.block_store import BlockStore
+from jscale.transport.multicast import (
+    MulticastMember,
+    MulticastObserver,
+    MulticastOutcome,
+)
+
+REPORT_EVERY_NS = 200 * NS_PER_MS
+"""How often progress is told: often enough to watch, too seldom to matter."""
+
+
+class Transfers:
+    """Starts and stops members of multicasts. Owned by the worker's event loop."""
+
+    def __init__(
+        self,
+        worker: WorkerId,
+        peers: Peers,
+        post: Callable[[events.WorkerEvent], None],
+    ) -> None:
+        self._worker = worker
+        self._peers = peers
+        self._post = post
+        self._members: dict[PlanId, MulticastMember] = {}
+        self._connecting: list[threading.Thread] = []
+
+    def start(self, command: JoinMulticast, store: BlockStore) -> None:
+        """Takes part in a plan; earlier ones that have ended are closed for good."""
+        for plan in list(self._members):
+            self.stop(plan)
+        store.reserve_executables(command.bundle.size_bytes if command.bundle else 0)
+        names = [member.worker for member in command.members]
+        member = MulticastMember(
+            command.plan,
+            multicast(names[:1], names[1:], store.chunks.num_chunks, kind=command.kind),
+            self._worker,
+            store,
+            _Observer(self._post, store),
+        )
+        self._members[command.plan] = member
+        self._peers.plans.add(member)
+        member.start()
+        # Of two members the earlier connects, so that there is one connection.
+        later = command.members[names.index(self._worker) + 1 :]
+        partners = [each for each in later if each.worker in member.peers]
+        thread = threading.Thread(
+            target=self._connect, args=(partners,), name="connect", daemon=True
+        )
+        self._connecting = [each for each in self._connecting if each.is_alive()]
+        self._connecting.append(thread)
+        thread.start()
+
+    def stop(self, plan: PlanId) -> None:
+        """Ends our part; what has arrived stays."""
+        member = self._members.pop(plan, None)
+        if member is not None:
+            self._peers.plans.remove(plan)
+            member.close()
+
+    def close(self) -> None:
+        """Ends everything."""
+        for plan in list(self._members):
+            self.stop(plan)
+        for thread in self._connecting:
+            thread.join()
+
+    def _connect(self, partners: list[Member]) -> None:
+        for partner in partners:
+            try:
+                self._peers.connection(partner.worker, partner.address)
+            except TransportError as error:
+                logging.warning("peer=%s: %s", partner.worker, error)
+
+
+class _Observer(MulticastObserver):
+    """Turns what a member tells into events. Called on several threads."""
+
+    def __init__(
+        self, post: Callable[[events.WorkerEvent], None], store: BlockStore
+    ) -> None:
+        self._post = post
+        self._store = store
+        self._lock = threading.Lock()
+        self._received_bytes = 0
+        self._told_bytes = 0
+        self._told_ns = time.monotonic_ns()
+
+    def chunk_landed(self, plan: PlanId, chunk: int, region: int | None) -> None:
+        """Tells complete regions at once, progress now and then."""
+        if region is not None:
+            self._post(events.RegionFilled(region))
+        now_ns = time.monotonic_ns()
+        with self._lock:
+            self._received_bytes += self._store.chunks.chunk(chunk).size_bytes
+            passed_ns = now_ns - self._told_ns
+            if passed_ns < REPORT_EVERY_NS:
+                return
+            new_bytes = self._received_bytes - self._told_bytes
+            self._told_bytes, self._told_ns = self._received_bytes, now_ns
+            received_bytes = self._received_bytes
+        rate = new_bytes * NS_PER_S / passed_ns
+        self._post(events.TransferAdvanced(plan, received_bytes, rate))
+
+    def peer_lost(self, plan: PlanId, peer: WorkerId) -> None:
+        """The manager sees it by itself; the plan goes on meanwhile."""
+        logging.warning("plan=%d goes on without peer=%s", plan, peer)
+
+    def ended(self, outcome: MulticastOutcome) -> None:
+        """Tells that our part is over."""
+        if outcome.num_missing:
+            logging.warning(
+                "plan=%d missing=%d: %s",
+                outcome.plan,
+                outcome.num_missing,
+                outcome.reason,
+            )
+        self._post(events.TransferAdvanced(outcome.plan, self._received_bytes, 0.0))
+        self._post(events.TransferOver(outcome.plan, outcome.num_missing))

@@ -1,0 +1,277 @@
+"""A worker's process: streams and threads around `WorkerState`."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import logging
+from grpc import aio
+
+from jscale.cluster import messages, rpc
+from jscale.cluster import worker_effects as effects
+from jscale.cluster import worker_events as events
+from jscale.cluster.config import WorkerConfig
+from jscale.cluster.loader import Loader
+from jscale.cluster.peers import Peers
+from jscale.cluster.serve import GatewayStreams
+from jscale.cluster.transfer import Transfers
+from jscale.cluster.worker_state import WorkerState
+from jscale.core.errors import JscaleError, UnavailableError
+from jscale.core.ids import PipelineId, WorkerId
+from jscale.core.units import mbit_to_bytes_per_s
+from jscale.pipeline.messages import (
+    PipelineBroken,
+    Sampled,
+    ServeEvent,
+    StageInput,
+    StageMessage,
+    StageSpec,
+)
+from jscale.pipeline.outbox import Outbox
+from jscale.transport.base import Hello
+from jscale.transport.pacing import LinkPacer
+from jscale.transport.registry import open_transport
+
+RETRY_S = 0.5
+"""How often a manager that is away is tried again."""
+
+DRAIN_S = 30.0
+"""How long after SIGTERM sequences may take to be handed over or finished."""
+
+FLUSH_S = 2.0
+"""How long gateways may take to be told the last tokens."""
+
+
+def run_worker(config: WorkerConfig) -> None:
+    """Serves until told to leave.
+
+    Raises:
+      JscaleError: an address cannot be listened on, or the manager refuses us.
+    """
+    # Loading the blocks' executables nests deeply in LLVM; the default overflows.
+    threading.stack_size(64 << 20)
+    asyncio.run(Worker(config).serve())
+
+
+class Worker:
+    """Carries out what `WorkerState` wants. Owned by its event loop."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+        self._name = WorkerId(config.worker)
+        self._loop = asyncio.get_event_loop()
+        self._ended: asyncio.Future[effects.Exit] = self._loop.create_future()
+        self._reports: asyncio.Queue[messages.WorkerReport] | None = None
+        self._streams = GatewayStreams()
+        self._loader: Loader | None = None
+        rate = config.link_mbit_s and mbit_to_bytes_per_s(config.link_mbit_s)
+        self._transport = open_transport(
+            config.data_address,
+            Hello(self._name, config.cluster_token.encode()),
+            link=LinkPacer.of_rate(rate) if rate else None,
+        )
+        self._peers = Peers(
+            self._transport,
+            deliver=self._deliver,
+            lose=lambda peer: self._post(events.PeerGone(peer)),
+        )
+        self._transfers = Transfers(self._name, self._peers, self._post)
+
+    async def serve(self) -> None:
+        """Listens, attaches to the manager, and runs until it is time to leave.
+
+        Raises:
+          JscaleError: an address cannot be listened on, or the manager refuses us.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop)
+        listener = self._transport.listen(self._config.data_address, self._peers)
+        server = aio.server(options=rpc.OPTIONS)
+        handler = rpc.ATTACH_HEAD.handler(
+            self._streams.serve, self._config.cluster_token
+        )
+        handlers = {rpc.ATTACH_HEAD.method: handler}
+        server.add_generic_rpc_handlers((rpc.service(rpc.SERVE, handlers),))
+        serve_address = await rpc.listen(server, self._config.serve_address)
+        await server.start()
+        self._state = WorkerState(
+            self._name,
+            data_address=listener.address,
+            serve_address=serve_address,
+            can_load_from_disk=self._config.can_load_from_disk,
+        )
+        logging.info(
+            "worker=%s data=%s serve=%s", self._name, listener.address, serve_address
+        )
+        attached = asyncio.create_task(self._stay_attached())
+        try:
+            end = await self._ended
+            await self._streams.flushed(FLUSH_S)
+        finally:
+            attached.cancel()
+            await server.stop(grace=0.2)
+            await asyncio.to_thread(self._close)
+        logging.info("worker=%s ends: %s", self._name, end.reason)
+        if end.failed:
+            raise UnavailableError(end.reason)
+
+    def _close(self) -> None:
+        self._transfers.close()
+        self._peers.close()
+        self._transport.close()
+        if self._loader is not None:
+            self._loader.close()
+
+    # --- the manager -------------------------------------------------------------
+
+    async def _stay_attached(self) -> None:
+        address = self._config.manager_address
+        was_told = False
+        while True:
+            try:
+                async with aio.insecure_channel(address, rpc.OPTIONS) as channel:
+                    stream = rpc.ATTACH_WORKER.open(channel, self._config.cluster_token)
+                    self._reports = asyncio.Queue()
+                    pump = asyncio.create_task(_pump(self._reports, stream.write))
+                    try:
+                        self._step(events.ManagerAttached())
+                        async for command in stream:
+                            was_told = False
+                            self._step(events.CommandArrived(command))
+                    finally:
+                        pump.cancel()
+            except aio.AioRpcError as error:
+                if error.code().name == "UNAUTHENTICATED":
+                    self._end(effects.Exit(error.details() or "", failed=True))
+                    return
+                if not was_told:
+                    logging.warning(
+                        "manager at %s is not there (%s); trying again every %s s",
+                        address,
+                        error.details(),
+                        RETRY_S,
+                    )
+                    was_told = True
+            self._reports = None
+            self._step(events.ManagerDetached())
+            await asyncio.sleep(RETRY_S)
+
+    def _stop(self) -> None:
+        self._step(events.StopRequested())
+        self._loop.call_later(DRAIN_S, self._step, events.DrainTimedOut())
+
+    # --- events in, effects out ----------------------------------------------------
+
+    def _post(self, event: events.WorkerEvent) -> None:
+        """Has the event handled on the loop. Any thread may call it."""
+        self._loop.call_soon_threadsafe(self._step, event)
+
+    def _step(self, event: events.WorkerEvent) -> None:
+        if self._ended.done():
+            return
+        for effect in self._state.step(event):
+            try:
+                self._carry_out(effect)
+            except JscaleError as error:
+                self._end(effects.Exit(str(error), failed=True))
+
+    def _carry_out(self, effect: effects.WorkerEffect) -> None:
+        match effect:
+            case effects.Report(report):
+                if self._reports is not None:
+                    self._reports.put_nowait(report)
+            case effects.PrepareModel(spec):
+                outbox = _Outbox(self._peers, self._streams, self._post)
+                self._loader = Loader(
+                    self._config, spec, outbox, self._post, self._fail
+                )
+                self._streams.device = self._loader.device
+            case effects.Exit():
+                self._end(effect)
+            case effects.StartMulticast(command):
+                assert self._loader is not None
+                self._transfers.start(command, self._loader.store)
+            case effects.StopMulticast(plan):
+                self._transfers.stop(plan)
+            case _:
+                assert self._loader is not None, effect
+                self._load(self._loader, effect)
+
+    def _load(self, loader: Loader, effect: effects.WorkerEffect) -> None:
+        match effect:
+            case effects.ReadFromDisk(path):
+                loader.read_from_disk(Path(path))
+            case effects.VerifyBlock(block):
+                loader.verify(block)
+            case effects.LoadExecutables(bundle):
+                loader.load_executables(bundle)
+            case effects.CompileExecutables():
+                logging.info("worker=%s compiles: %s", self._name, effect.reason)
+                loader.compile_executables(ships=effect.ships)
+            case effects.OpenStages(spec):
+                loader.open_stages(spec)
+            case effects.CloseStages(pipeline, reason, finish):
+                loader.device.post(
+                    lambda host: host.close(pipeline, reason, finish=finish)
+                )
+            case effects.BreakPipelines(peer):
+                loader.device.post(lambda host: host.break_with(peer))
+            case _:
+                raise AssertionError(f"unknown effect {effect}")
+
+    def _fail(self, error: BaseException) -> None:
+        """A thread of ours died. Any thread may call it."""
+        logging.error("worker=%s cannot go on", self._name, exc_info=error)
+        reason = f"{type(error).__name__}: {error}"
+        self._loop.call_soon_threadsafe(self._end, effects.Exit(reason, failed=True))
+
+    def _end(self, effect: effects.Exit) -> None:
+        if not self._ended.done():
+            self._ended.set_result(effect)
+
+    def _deliver(self, message: StageMessage, payload: memoryview) -> None:
+        """Hands a peer's message to the device. Called on receive threads."""
+        if self._loader is None:
+            return  # No pipeline can be open yet.
+        match message:
+            case StageInput():
+                self._loader.device.post(lambda h: h.take_input(message, payload))
+            case Sampled():
+                self._loader.device.post(lambda h: h.take_sampled(message))
+            case PipelineBroken():
+                self._loader.device.post(lambda h: h.take_broken(message))
+
+
+class _Outbox(Outbox):
+    """What the device thread says, on its way out."""
+
+    def __init__(
+        self,
+        peers: Peers,
+        streams: GatewayStreams,
+        post: Callable[[events.WorkerEvent], None],
+    ) -> None:
+        self._peers = peers
+        self._streams = streams
+        self._post = post
+
+    def send(self, stage: StageSpec, message: StageMessage, payload: bytes) -> None:
+        """To the peer's queue."""
+        self._peers.send(stage.worker, stage.address, message, payload)
+
+    def emit(self, gateway: str, happened: tuple[ServeEvent, ...]) -> None:
+        """To the gateway's queue."""
+        self._streams.emit(gateway, happened)
+
+    def closed(self, pipeline: PipelineId, reason: str) -> None:
+        """To the state machine."""
+        self._post(events.StagesClosed(pipeline, reason))
+
+
+async def _pump(
+    queue: "asyncio.Queue[messages.WorkerReport]", write: Callable[..., object]
+) -> None:
+    while True:
+        await write(await queue.get())  # type: ignore[misc]
