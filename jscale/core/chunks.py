@@ -49,6 +49,7 @@ class ChunkTable:
 
     def __post_init__(self) -> None:
         assert self.chunk_size_bytes > 0, self.chunk_size_bytes
+        assert self.region_sizes_bytes, "region 0 is there even when it is empty"
         assert all(size >= 0 for size in self.region_sizes_bytes)
 
     @functools.cached_property

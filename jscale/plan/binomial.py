@@ -29,7 +29,7 @@ class BinomialPlan(MulticastPlan):
 
     kind = "binomial"
 
-    @property
+    @functools.cached_property
     def num_steps(self) -> int:
         """Steps until every member holds every chunk: the least possible."""
         return self.num_steps_min
@@ -56,12 +56,11 @@ class BinomialPlan(MulticastPlan):
         received = self.incoming_at(target, step)
         return None if received is None else (target, received[1])
 
-    @property
+    @functools.cached_property
     def _skips(self) -> tuple[int, ...]:
         return skips_of(self.num_members)
 
 
-@functools.lru_cache(maxsize=64)
 def skips_of(num_members: int) -> tuple[int, ...]:
     """Distances between members that talk, a round each, and at last N itself.
 

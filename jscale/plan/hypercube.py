@@ -1,6 +1,7 @@
 """The hypercube: a binomial pipeline for powers of two."""
 
 import dataclasses
+import functools
 
 from jscale.core.errors import ConfigError
 from jscale.plan.multicast_plan import MulticastPlan
@@ -29,7 +30,7 @@ class HypercubePlan(MulticastPlan):
                 "two, choose kind 'binomial' for any number"
             )
 
-    @property
+    @functools.cached_property
     def num_steps(self) -> int:
         """Steps until every member holds every chunk: the least possible."""
         return self.num_steps_min

@@ -1,43 +1,172 @@
 """What every kind of multicast plan promises, by delivering chunk after chunk."""
 
+import dataclasses
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from jscale.core.errors import ConfigError
+from jscale.core.ids import WorkerId
 from jscale.plan.kinds import PLAN_KINDS, multicast
-from jscale.plan.multicast_plan import MulticastPlan
 
 
-def deliver(plan: MulticastPlan) -> None:
+def deliver(plan):
     """Carries out a plan step by step; an assertion fails where it breaks a promise."""
-    num_members, num_chunks = plan.num_members, plan.num_chunks
-    held = [set(range(num_chunks))] + [set() for _ in range(num_members - 1)]
+    held = [set(range(plan.num_chunks))] + [set() for _ in plan.members[1:]]
+    members = range(plan.num_members)
     for step in range(plan.num_steps):
         sent, received = {}, {}
-        for index in range(num_members):
-            out = plan.outgoing_at(index, step)
-            if out is not None:
+        for index in members:
+            if (out := plan.outgoing_at(index, step)) is not None:
                 target, chunk = out
                 assert target not in sent, f"step {step}: two send to {target}"
-                sent[target] = (index, chunk)
                 assert chunk in held[index], f"step {step}: {index} lacks {chunk}"
-            incoming = plan.incoming_at(index, step)
-            if incoming is not None:
+                sent[target] = (index, chunk)
+            if (incoming := plan.incoming_at(index, step)) is not None:
                 received[index] = incoming
         assert sent == received, f"step {step}: sends and receives differ"
         for target, (_, chunk) in sent.items():
             assert chunk not in held[target], f"step {step}: {target} had {chunk}"
             held[target].add(chunk)
-    assert all(len(chunks) == num_chunks for chunks in held), "someone lacks a chunk"
+    assert all(len(chunks) == plan.num_chunks for chunks in held), "a chunk is missing"
+    for step in (-1, plan.num_steps, plan.num_steps + 7):
+        assert all(plan.outgoing_at(index, step) is None for index in members)
+        assert all(plan.incoming_at(index, step) is None for index in members)
 
 
-def kinds_for(num_members: int) -> list[str]:
-    power_of_two = num_members & (num_members - 1) == 0
-    return [kind for kind in PLAN_KINDS if power_of_two or kind != "hypercube"]
+def suits(kind, num_members):
+    return kind != "hypercube" or num_members & (num_members - 1) == 0
 
 
 @pytest.mark.parametrize("kind", PLAN_KINDS)
 def test_every_target_receives_each_chunk_once_from_one_who_holds_it(kind):
-    for num_members in range(2, 18):
-        if kind not in kinds_for(num_members):
-            continue
-        for num_chunks in (*range(1, 12), 33):
-            deliver(multicast(1, num_members - 1, num_chunks, kind=kind))
+    for num_members in range(2, 21):
+        if suits(kind, num_members):
+            for num_chunks in range(1, 65):
+                deliver(multicast(1, num_members - 1, num_chunks, kind=kind))
+
+
+@pytest.mark.parametrize("kind", PLAN_KINDS)
+def test_so_it_does_up_to_64_members(kind):
+    for num_members in range(21, 65):
+        if suits(kind, num_members):
+            every = kind == "binomial"
+            for num_chunks in range(1, 65) if every else (1, 2, 5, 11, 64):
+                deliver(multicast(1, num_members - 1, num_chunks, kind=kind))
+
+
+@given(st.integers(2, 4096), st.integers(1, 30), st.sampled_from(sorted(PLAN_KINDS)))
+@settings(deadline=None, max_examples=12)
+def test_so_it_does_for_any_number_of_members(num_members, num_chunks, kind):
+    if kind == "chain":
+        num_members = min(num_members, 200)  # as many steps as members
+    if kind == "hypercube":
+        num_members = 1 << num_members.bit_length() - 1
+    deliver(multicast(1, num_members - 1, num_chunks, kind=kind))
+
+
+def test_steps_of_each_kind():
+    steps = {
+        kind: [multicast(1, n - 1, 64, kind=kind).num_steps for n in (2, 4, 8, 32)]
+        for kind in PLAN_KINDS
+    }
+    assert steps == {
+        "binomial": [64, 65, 66, 68],
+        "hypercube": [64, 65, 66, 68],
+        "chain": [64, 66, 70, 94],
+        "tree": [64, 128, 130, 134],
+    }
+
+
+def test_paper_hypercube_members_send_the_newest_chunk_they_hold():
+    """λScale, arXiv 2502.09922, section 4.2; RDMC, DSN 2018: told by simulation."""
+    for num_dimensions in range(1, 6):
+        num_members = 2**num_dimensions
+        for num_chunks in range(1, 20):
+            plan = multicast(1, num_members - 1, num_chunks, kind="hypercube")
+            held = [{*range(num_chunks)}] + [set() for _ in plan.members[1:]]
+            for step in range(plan.num_steps):
+                sent = {}
+                for index in range(num_members):
+                    target = index ^ 1 << step % num_dimensions
+                    newest = max(held[index], default=None)
+                    if index == 0:
+                        newest = min(step, num_chunks - 1)
+                    if newest is not None and target != 0:
+                        sent[index] = (target, newest)
+                for index in range(num_members):
+                    assert plan.outgoing_at(index, step) == sent.get(index)
+                for target, chunk in sent.values():
+                    held[target].add(chunk)
+
+
+@pytest.mark.parametrize("kind", PLAN_KINDS)
+def test_transfers_name_workers_and_come_in_order(kind):
+    plan = multicast([WorkerId("a")], [WorkerId(x) for x in "bcd"], 5, kind=kind)
+    sends = [t for member in plan.members for t in plan.sends(member)]
+    receives = [t for member in plan.members for t in plan.receives(member)]
+    assert sorted(sends) == sorted(receives)
+    assert len(sends) == 3 * 5
+    assert all(t.source != t.target for t in sends)
+    assert not list(plan.receives(plan.source))
+    for member in plan.members:
+        steps = [t.step for t in plan.sends(member)]
+        assert steps == sorted(set(steps))
+
+
+def test_equal_arguments_give_equal_plans():
+    assert multicast(1, 3, 8) == multicast([WorkerId("w0")], ["w1", "w2", "w3"], 8)
+    assert multicast(1, 3, 8) != multicast(1, 3, 8, kind="chain")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        multicast(1, 3, 8).num_chunks = 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "star"}, "'star' is unknown: choose one of binomial, chain"),
+        ({"sources": 2}, "from 2 sources: exactly one"),
+        ({"sources": 0}, "from 0 sources: exactly one"),
+        ({"targets": 0}, "at least one target"),
+        ({"targets": -1}, "at least one target"),
+        ({"targets": ["w0"]}, r"\['w0'\] named twice"),
+        ({"num_chunks": 0}, "multicast of 0 chunks: give at least 1"),
+        ({"targets": 5, "kind": "hypercube"}, "6 members: needs a power of two"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_with_a_reason(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        multicast(**arguments)
+
+
+def test_a_stranger_is_told_so():
+    with pytest.raises(ConfigError, match="w9 is no member"):
+        multicast(1, 3, 8).outgoing(WorkerId("w9"), 0)
+
+
+def test_a_short_plan_is_described_step_by_step():
+    assert (
+        multicast(1, 3, 3).describe()
+        == """\
+binomial multicast of 3 chunks to 3 targets
+  members  4: w0 sends to w1 … w3
+  chunks   3: 9 transfers
+  steps    4: the least possible
+  bound    1.333 × size / link rate until every target is complete
+
+  step  w0    w1    w2    w3
+     0  0→w1  ·     ·     ·
+     1  1→w2  0→w3  ·     ·
+     2  2→w1  0→w2  1→w3  ·
+     3  2→w2  2→w3  ·     1→w1"""
+    )
+
+
+def test_a_long_wide_plan_is_described_by_its_corners():
+    lines = multicast(1, 19, 64, kind="chain").describe().splitlines()
+    assert lines[3] == "  steps    82: 14 over the least, 68"
+    assert lines[6].endswith("w7  +12 more")
+    assert lines[7].split() == ["0", "0→w1", *"·······", "0", "sends"]
+    assert lines[13].strip() == "⋮"
+    assert lines[-1].split() == ["81", *"········", "1", "sends"]
