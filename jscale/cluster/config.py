@@ -1,11 +1,12 @@
 """What a manager and a worker are told before they start."""
 
 import dataclasses
+from collections.abc import Collection
 
 from jscale.core.errors import ConfigError
+from jscale.plan.kinds import PLAN_KINDS
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
-PLAN_KINDS = ("binomial", "chain", "binary_tree")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +104,6 @@ def _require_at_least(name: str, value: int | None, least: int) -> None:
         raise ConfigError(f"{name} is {value}: give at least {least}")
 
 
-def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def _require_one_of(name: str, value: str, allowed: Collection[str]) -> None:
     if value not in allowed:
         raise ConfigError(f"{name} is {value!r}: give one of {', '.join(allowed)}")

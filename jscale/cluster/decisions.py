@@ -139,5 +139,6 @@ def choose_leavers(
     """Who leaves when fewer are wanted: the incomplete first, then the youngest."""
     staying = [record for record in workers.values() if not record.is_leaving]
     excess = max(0, len(staying) - num_wanted)
-    staying.sort(key=lambda r: (is_complete(r, num_blocks), -r.attached_ns))
-    return [record.worker for record in staying[:excess]]
+    youngest_first = staying[::-1]
+    youngest_first.sort(key=lambda record: is_complete(record, num_blocks))
+    return [record.worker for record in youngest_first[:excess]]

@@ -38,7 +38,9 @@ class WorkerProcessEnded:
 
 @dataclasses.dataclass(frozen=True)
 class LauncherAttached:
-    """Somebody who can start worker processes is there."""
+    """Somebody who can start worker processes is there, and runs these already."""
+
+    workers: tuple[WorkerId, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

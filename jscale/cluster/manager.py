@@ -159,9 +159,10 @@ class Manager:
         if why is not None:
             await write(messages.Refuse(why))
             return
+        assert isinstance(hello, messages.LauncherHello)
         async with _outgoing(write) as queue:
             self._launcher = queue
-            self._step(events.LauncherAttached())
+            self._step(events.LauncherAttached(hello.workers))
             try:
                 async for report in incoming:
                     if isinstance(report, messages.WorkerExited):

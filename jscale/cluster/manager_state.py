@@ -16,20 +16,18 @@ from jscale.cluster.decisions import (
     lease_pages,
 )
 from jscale.cluster.effects import Effect, TellGateways, TellLauncher, TellWorker
-from jscale.cluster.records import PipelineRecord, TransferRecord, WorkerRecord
+from jscale.cluster.launches import Launches
+from jscale.cluster.pipeline_book import PipelineBook
+from jscale.cluster.records import TransferRecord, WorkerRecord
 from jscale.cluster.status import describe_replicas, describe_status
-from jscale.core.ids import PipelineId, PlanId, WorkerId
-from jscale.pipeline.messages import PipelineSpec, StageSpec
-from jscale.plan.execution import ExecutionPipeline, ExecutionPolicy, Stage
-
-OPEN_TIMEOUT_NS = 30_000_000_000
-"""A pipeline that is not open by then is closed and proposed again."""
+from jscale.core.ids import PlanId, WorkerId
+from jscale.plan.execution import ExecutionPolicy
 
 RETRY_NS = 500_000_000
-"""How long a worker whose transfer or load failed waits for the next try."""
+"""How long a worker whose transfer failed waits for the next try."""
 
-LAUNCH_TIMEOUT_NS = 60_000_000_000
-"""A worker process that has not attached by then is given up."""
+RELOAD_NS = 5_000_000_000
+"""How long a worker that could not read the disk waits for the next try."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,20 +52,25 @@ class ManagerState:
         num_workers: int | None,
         policy: ManagerPolicy | None = None,
     ) -> None:
+        """A manager that knows no worker yet.
+
+        Args:
+          spec: the model, and how it is run.
+          model_path: block store that workers can read from disk.
+          num_workers: how many are wanted; None: as many as attach.
+          policy: how to choose.
+        """
         self._spec = spec
         self._model_path = model_path
         self._num_wanted = num_workers
         self._policy = policy or ManagerPolicy()
+        self._effects: list[Effect] = []
         self._workers: dict[WorkerId, WorkerRecord] = {}
         self._transfers: dict[PlanId, TransferRecord] = {}
-        self._pipelines: dict[PipelineId, PipelineRecord] = {}
-        self._launching: dict[WorkerId, int] = {}
-        self._has_launcher = False
-        self._next_worker = 0
         self._next_plan = 1
-        self._next_pipeline = 1
+        self._pipelines = PipelineBook(self._workers, self._effects.append)
+        self._launches = Launches()
         self._note = ""
-        self._effects: list[Effect] = []
         self._last_told: dict[str, messages.GatewayCommand] = {}
 
     def step(self, event: events.Event, now_ns: int) -> list[Effect]:
@@ -81,19 +84,25 @@ class ManagerState:
                 if worker in self._workers:
                     self._report(worker, report, now_ns)
             case events.WorkerProcessEnded(worker, exit_code):
-                if self._launching.pop(worker, None) is not None:
-                    self._note = f"{worker} ended at start, exit code {exit_code}"
-            case events.LauncherAttached():
-                self._has_launcher = True
+                if note := self._launches.failed(worker, exit_code):
+                    self._note = note
+            case events.LauncherAttached(workers):
+                running = [each for each in workers if each not in self._workers]
+                self._launches.attached(running, now_ns)
+                if self._num_wanted is not None:  # They were wanted before a restart.
+                    self._num_wanted = max(self._num_wanted, len(workers))
             case events.LauncherDetached():
-                self._has_launcher = False
-                self._launching.clear()
+                self._launches.detached()
             case events.ScaleRequested(num_workers):
                 self._num_wanted = num_workers
+                self._launches.forgive()
             case events.Ticked():
-                self._expire(now_ns)
+                if note := self._launches.give_up_late(now_ns):
+                    self._note = note
+                self._pipelines.close_late(now_ns)
         self._reconcile(now_ns)
-        effects, self._effects = self._effects, []
+        effects = self._effects.copy()
+        self._effects.clear()
         return effects
 
     # --- what happened ---------------------------------------------------------
@@ -101,7 +110,7 @@ class ManagerState:
     def _attach(self, hello: messages.WorkerHello, now_ns: int) -> None:
         if hello.worker in self._workers:
             self._detach(hello.worker)
-        was_ours = self._launching.pop(hello.worker, None) is not None
+        was_ours = self._launches.arrived(hello.worker)
         self._workers[hello.worker] = WorkerRecord(
             worker=hello.worker,
             data_address=hello.data_address,
@@ -113,54 +122,27 @@ class ManagerState:
             has_all_executables=hello.has_all_executables,
             can_load_from_disk=hello.can_load_from_disk,
         )
-        number = hello.worker.removeprefix("w")
-        if number.isdigit():
-            self._next_worker = max(self._next_worker, int(number) + 1)
         if self._num_wanted is not None and not was_ours:
-            self._num_wanted = max(self._num_wanted, len(self._staying()))
+            self._num_wanted = max(self._num_wanted, self._num_staying)
         self._tell(hello.worker, messages.Welcome(self._spec))
         for spec in hello.pipelines:
-            self._adopt(hello.worker, spec, now_ns)
-
-    def _adopt(self, worker: WorkerId, spec: PipelineSpec, now_ns: int) -> None:
-        """Take over a pipeline that a worker still runs: we were restarted."""
-        record = self._pipelines.get(spec.pipeline)
-        self._next_pipeline = max(self._next_pipeline, spec.pipeline + 1)
-        if record is None:
-            pipeline = ExecutionPipeline(
-                tuple(Stage(s.worker, s.first_block, s.num_blocks) for s in spec.stages)
-            )
-            record = PipelineRecord(
-                spec=spec,
-                pipeline=pipeline,
-                serves=frozenset({spec.head}),
-                opened_by=frozenset(),
-                closed_by=frozenset(),
-                deadline_ns=now_ns + OPEN_TIMEOUT_NS,
-            )
-        self._pipelines[spec.pipeline] = dataclasses.replace(
-            record, opened_by=record.opened_by | {worker}
-        )
+            self._pipelines.adopt(hello.worker, spec, now_ns)
 
     def _detach(self, worker: WorkerId) -> None:
         self._workers.pop(worker, None)
-        for transfer in list(self._transfers.values()):
-            if worker in transfer.members:
-                self._cancel(transfer)
-        for record in list(self._pipelines.values()):
+        self._cancel_transfers_of(worker)
+        for record in self._pipelines:
             if record.uses(worker):
-                self._close(record, f"{worker} is lost")
+                self._pipelines.close(record, f"{worker} is lost")
 
     def _report(
         self, worker: WorkerId, report: messages.WorkerReport, now_ns: int
     ) -> None:
-        record = self._workers[worker]
         match report:
             case messages.BlockReady(block):
-                is_loading = record.is_loading
-                blocks = record.blocks | {block}
-                if len(blocks) == self._spec.num_blocks:
-                    is_loading = False
+                blocks = self._workers[worker].blocks | {block}
+                is_done = len(blocks) == self._spec.num_blocks
+                is_loading = self._workers[worker].is_loading and not is_done
                 self._update(worker, blocks=blocks, is_loading=is_loading)
             case messages.ExecutablesReady():
                 self._update(
@@ -179,36 +161,27 @@ class ManagerState:
                 self._end_transfer(worker, plan, missing_chunks, now_ns)
             case messages.LoadFailed(reason):
                 self._note = f"{worker} could not load the model: {reason}"
-                self._update(
-                    worker, is_loading=False, retry_after_ns=now_ns + 10 * RETRY_NS
-                )
+                retry_ns = now_ns + RELOAD_NS
+                self._update(worker, is_loading=False, retry_after_ns=retry_ns)
             case messages.LeaveRequested():
                 self._update(worker, is_leaving=True)
                 if self._num_wanted is not None:
-                    self._num_wanted = min(self._num_wanted, len(self._staying()))
+                    self._num_wanted = min(self._num_wanted, self._num_staying)
             case _:
                 self._report_pipeline(worker, report)
 
     def _report_pipeline(self, worker: WorkerId, report: messages.WorkerReport) -> None:
         match report:
             case messages.PipelineOpened(pipeline):
-                if pipeline in self._pipelines:
-                    record = self._pipelines[pipeline]
-                    self._pipelines[pipeline] = dataclasses.replace(
-                        record, opened_by=record.opened_by | {worker}
-                    )
+                self._pipelines.opened(worker, pipeline)
             case messages.PipelineRefused(pipeline, reason):
-                if pipeline in self._pipelines:
-                    self._close(self._pipelines[pipeline], reason)
-                    self._closed(worker, pipeline)
+                self._pipelines.closed(worker, pipeline, reason)
             case messages.PipelineClosed(pipeline, reason):
-                if pipeline in self._pipelines:
-                    self._close(self._pipelines[pipeline], reason or "closed")
-                    self._closed(worker, pipeline)
+                self._pipelines.closed(worker, pipeline, reason or "closed")
             case messages.PeerLost(peer):
-                for record in list(self._pipelines.values()):
+                for record in self._pipelines:
                     if record.uses(worker) and record.uses(peer):
-                        self._close(record, f"{worker} lost sight of {peer}")
+                        self._pipelines.close(record, f"{worker} lost sight of {peer}")
 
     def _end_transfer(
         self, worker: WorkerId, plan: PlanId, missing_chunks: int, now_ns: int
@@ -225,16 +198,6 @@ class ManagerState:
         else:
             del self._transfers[plan]
 
-    def _expire(self, now_ns: int) -> None:
-        for worker, deadline_ns in list(self._launching.items()):
-            if now_ns >= deadline_ns:
-                del self._launching[worker]
-                self._note = f"{worker} was started but never attached"
-        for record in list(self._pipelines.values()):
-            waits = not record.is_open and not record.is_closing
-            if waits and now_ns >= record.deadline_ns:
-                self._close(record, "its workers were not ready in time")
-
     # --- what follows ------------------------------------------------------------
 
     def _reconcile(self, now_ns: int) -> None:
@@ -247,11 +210,8 @@ class ManagerState:
     def _reconcile_number(self, now_ns: int) -> None:
         if self._num_wanted is None:
             return
-        missing = self._num_wanted - len(self._staying()) - len(self._launching)
-        for _ in range(missing if self._has_launcher else 0):
-            worker = WorkerId(f"w{self._next_worker}")
-            self._next_worker += 1
-            self._launching[worker] = now_ns + LAUNCH_TIMEOUT_NS
+        missing = self._num_wanted - self._num_staying
+        for worker in self._launches.start(missing, now_ns):
             self._effects.append(TellLauncher(messages.LaunchWorker(worker)))
         for worker in choose_leavers(
             self._workers,
@@ -271,7 +231,7 @@ class ManagerState:
             self._workers,
             self._transfers.values(),
             num_blocks=self._spec.num_blocks,
-            num_launching=len(self._launching),
+            num_launching=self._launches.num_pending,
             now_ns=now_ns,
         ):
             plan = PlanId(self._next_plan)
@@ -289,48 +249,33 @@ class ManagerState:
     def _reconcile_pipelines(self, now_ns: int) -> None:
         for pipeline, serves in choose_pipelines(
             self._workers,
-            self._pipelines.values(),
+            self._pipelines,
             num_blocks=self._spec.num_blocks,
             policy=self._policy.execution,
         ):
-            spec = PipelineSpec(
-                pipeline=PipelineId(self._next_pipeline),
-                stages=tuple(
-                    StageSpec(
-                        worker=stage.worker,
-                        address=self._workers[stage.worker].data_address,
-                        first_block=stage.first_block,
-                        num_blocks=stage.num_blocks,
-                    )
-                    for stage in pipeline.stages
-                ),
+            self._pipelines.open(
+                pipeline,
+                serves,
                 num_pages=lease_pages(self._spec.engine, is_local=pipeline.is_local),
+                now_ns=now_ns,
             )
-            self._next_pipeline += 1
-            self._pipelines[spec.pipeline] = PipelineRecord(
-                spec=spec,
-                pipeline=pipeline,
-                serves=serves,
-                opened_by=frozenset(),
-                closed_by=frozenset(),
-                deadline_ns=now_ns + OPEN_TIMEOUT_NS,
-            )
-            for worker in spec.workers:
-                self._tell(worker, messages.OpenPipeline(spec))
 
     def _publish(self) -> None:
         """Tell gateways what is open, leaving out what is about to be retired."""
-        retiring = {record.spec.pipeline for record in self._superseded()}
+        superseded = self._pipelines.superseded(self._leaving)
         self._tell_gateways(
             describe_replicas(
-                self._spec, self._workers, self._pipelines.values(), retiring
+                self._spec,
+                self._workers,
+                self._pipelines,
+                {record.spec.pipeline for record in superseded},
             )
         )
         self._tell_gateways(
             describe_status(
                 self._spec,
                 self._workers,
-                self._pipelines.values(),
+                self._pipelines,
                 num_wanted=self._num_wanted,
                 note=self._missing_note() or self._note,
             )
@@ -338,89 +283,45 @@ class ManagerState:
 
     def _retire(self) -> None:
         """Close what newer pipelines supersede, and let those leave who are free."""
-        for record in self._superseded():
-            is_last = not any(
-                other.is_open and other is not record
-                for other in self._pipelines.values()
-            )
-            self._close(record, "superseded or leaving", finish=is_last)
-        for worker, leaver in list(self._workers.items()):
-            is_used = any(record.uses(worker) for record in self._pipelines.values())
-            if leaver.is_leaving and not leaver.is_dismissed and not is_used:
-                for transfer in list(self._transfers.values()):
-                    if worker in transfer.members:
-                        self._cancel(transfer)
+        for record in self._pipelines.superseded(self._leaving):
+            others = [each for each in self._pipelines if each is not record]
+            # Nobody can take over from a last replica: it ends what it has by itself.
+            finish = record.spec.is_local and not any(each.is_open for each in others)
+            self._pipelines.close(record, "superseded or leaving", finish=finish)
+        for worker in self._leaving:
+            is_used = any(record.uses(worker) for record in self._pipelines)
+            if not is_used and not self._workers[worker].is_dismissed:
+                self._cancel_transfers_of(worker)
                 self._update(worker, is_dismissed=True)
                 self._tell(worker, messages.Leave("fewer workers are wanted"))
 
-    def _superseded(self) -> list[PipelineRecord]:
-        newest: dict[WorkerId, PipelineId] = {}
-        for record in self._pipelines.values():
-            if record.is_open:
-                for worker in record.serves:
-                    pipeline = record.spec.pipeline
-                    newest[worker] = max(newest.get(worker, pipeline), pipeline)
-        leaving = {r.worker for r in self._workers.values() if r.is_leaving}
-        return [
-            record
-            for record in self._pipelines.values()
-            if not record.is_closing
-            and (
-                leaving & set(record.spec.workers)
-                or any(
-                    record.spec.pipeline < newest.get(worker, record.spec.pipeline)
-                    for worker in record.serves
-                )
-            )
-        ]
-
     # --- small acts --------------------------------------------------------------
 
-    def _close(
-        self, record: PipelineRecord, reason: str, *, finish: bool = False
-    ) -> None:
-        pipeline = record.spec.pipeline
-        if record.is_closing:
-            self._forget_if_closed(pipeline)
-            return
-        self._pipelines[pipeline] = dataclasses.replace(record, is_closing=True)
-        for worker in record.spec.workers:
-            if worker in self._workers:
-                self._tell(worker, messages.ClosePipeline(pipeline, reason, finish))
-        self._forget_if_closed(pipeline)
+    @property
+    def _num_staying(self) -> int:
+        return len(self._workers) - len(self._leaving)
 
-    def _closed(self, worker: WorkerId, pipeline: PipelineId) -> None:
-        if pipeline in self._pipelines:
-            record = self._pipelines[pipeline]
-            self._pipelines[pipeline] = dataclasses.replace(
-                record, closed_by=record.closed_by | {worker}
-            )
-            self._forget_if_closed(pipeline)
+    @property
+    def _leaving(self) -> list[WorkerId]:
+        return [r.worker for r in self._workers.values() if r.is_leaving]
 
-    def _forget_if_closed(self, pipeline: PipelineId) -> None:
-        record = self._pipelines[pipeline]
-        alive = {worker for worker in record.spec.workers if worker in self._workers}
-        if record.closed_by >= alive:
-            del self._pipelines[pipeline]
-
-    def _cancel(self, transfer: TransferRecord) -> None:
-        del self._transfers[transfer.plan]
-        for worker in sorted(transfer.members):
-            if worker in self._workers:
-                self._tell(worker, messages.CancelMulticast(transfer.plan))
-                self._update(worker, bytes_per_s=0.0)
+    def _cancel_transfers_of(self, worker: WorkerId) -> None:
+        for transfer in list(self._transfers.values()):
+            if worker not in transfer.members:
+                continue
+            del self._transfers[transfer.plan]
+            for member in sorted(transfer.members & self._workers.keys()):
+                self._tell(member, messages.CancelMulticast(transfer.plan))
+                self._update(member, bytes_per_s=0.0)
 
     def _update(self, worker: WorkerId, **changes: object) -> None:
         record = self._workers[worker]
         self._workers[worker] = dataclasses.replace(record, **changes)  # type: ignore[arg-type]
 
-    def _staying(self) -> list[WorkerRecord]:
-        return [record for record in self._workers.values() if not record.is_leaving]
-
     def _missing_note(self) -> str:
-        if self._num_wanted is None or self._has_launcher:
+        if self._num_wanted is None or self._launches.is_possible:
             return ""
-        missing = self._num_wanted - len(self._staying())
+        missing = self._num_wanted - self._num_staying
         return f"waiting for {missing} more jscale-worker" if missing > 0 else ""
 
     def _tell(self, worker: WorkerId, command: messages.WorkerCommand) -> None:

@@ -240,9 +240,14 @@ class ScaleTo(Message, frozen=True):
 
 
 class LauncherHello(Message, frozen=True):
-    """The first message of whoever can start worker processes."""
+    """The first message of whoever can start worker processes.
+
+    `workers` are those that it runs already: a manager that was restarted must wait
+    for them instead of having others started.
+    """
 
     launcher: str
+    workers: tuple[WorkerId, ...] = ()
     protocol_version: int = PROTOCOL_VERSION
 
 

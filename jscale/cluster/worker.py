@@ -70,7 +70,7 @@ class Worker:
         self._transport = open_transport(
             config.data_address,
             Hello(self._name, config.cluster_token.encode()),
-            link=LinkPacer.of_rate(rate) if rate else None,
+            link=LinkPacer(rate) if rate else None,
         )
         self._peers = Peers(
             self._transport,

@@ -1,0 +1,89 @@
+"""Worker processes that were asked for and have not attached yet."""
+
+from collections.abc import Iterable
+
+from jscale.core.ids import WorkerId
+
+LAUNCH_TIMEOUT_NS = 60_000_000_000
+"""A worker process that has not attached by then is given up."""
+
+NUM_FAILURES_MAX = 3
+"""After so many processes in a row that ended before they attached, no more are
+started until somebody asks for a number of workers again: the next would end too."""
+
+
+class Launches:
+    """Owns the names of workers and who is on the way. Part of a `ManagerState`."""
+
+    def __init__(self) -> None:
+        self._pending: dict[WorkerId, int] = {}
+        self._has_launcher = False
+        self._num_failures = 0
+        self._next = 0
+
+    @property
+    def num_pending(self) -> int:
+        """Processes on the way."""
+        return len(self._pending)
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether there is somebody who starts processes."""
+        return self._has_launcher
+
+    def attached(self, running: Iterable[WorkerId], now_ns: int) -> None:
+        """There is a launcher; those it runs already will attach by themselves."""
+        self._has_launcher = True
+        for worker in running:
+            self._note_name(worker)
+            self._pending[worker] = now_ns + LAUNCH_TIMEOUT_NS
+
+    def detached(self) -> None:
+        """The launcher is gone, and with it what it was starting."""
+        self._has_launcher = False
+        self._pending.clear()
+
+    def start(self, num_missing: int, now_ns: int) -> list[WorkerId]:
+        """Names for the processes to start now, so that none is missing."""
+        if not self._has_launcher or self._num_failures >= NUM_FAILURES_MAX:
+            return []
+        started = []
+        for _ in range(num_missing - len(self._pending)):
+            worker = WorkerId(f"w{self._next}")
+            self._next += 1
+            self._pending[worker] = now_ns + LAUNCH_TIMEOUT_NS
+            started.append(worker)
+        return started
+
+    def arrived(self, worker: WorkerId) -> bool:
+        """A worker has attached; whether it was on the way."""
+        self._note_name(worker)
+        was_pending = self._pending.pop(worker, None) is not None
+        if was_pending:
+            self._num_failures = 0
+        return was_pending
+
+    def failed(self, worker: WorkerId, exit_code: int) -> str:
+        """A process ended; if it was on the way, what people should know."""
+        if self._pending.pop(worker, None) is None:
+            return ""
+        self._num_failures += 1
+        return f"{worker} ended at start with exit code {exit_code}: see its log"
+
+    def give_up_late(self, now_ns: int) -> str:
+        """Forgets those that are too late; if any, what people should know."""
+        late = [worker for worker, end_ns in self._pending.items() if now_ns >= end_ns]
+        for worker in late:
+            del self._pending[worker]
+            self._num_failures += 1
+        return f"{', '.join(late)} never attached: see its log" if late else ""
+
+    def forgive(self) -> None:
+        """Somebody asked for workers: try again."""
+        self._num_failures = 0
+
+    def _note_name(self, worker: WorkerId) -> None:
+        """Never gives out a name that is in use, also after a restart."""
+        number = worker.removeprefix("w")
+        if number.isdigit():
+            self._next = max(self._next, int(number) + 1)

@@ -1,0 +1,258 @@
+"""Runs a text script against `ManagerState` and gives its full transcript.
+
+A script is lines of what happens; the transcript repeats each with what the manager
+wants done below it, indented by two spaces:
+
+    attach w0
+      -> w0: Welcome
+      -> w0: LoadFromDisk /model
+
+A comment starts with `#`. What gateways are told is printed as the replicas that are
+open and, after `status`, each worker's phase and blocks. See `VERBS` for the words.
+"""
+
+import shlex
+
+from jscale.cluster import events, messages
+from jscale.cluster.effects import Effect, TellGateways, TellLauncher, TellWorker
+from jscale.cluster.manager_state import ManagerState
+from jscale.core.ids import PipelineId, PlanId, WorkerId
+from jscale.engine.config import EngineConfig
+from jscale.pipeline.messages import PipelineSpec, StageSpec
+
+NS_PER_MS = 1_000_000
+
+
+class ManagerScript:
+    """One manager, a clock, and what each verb of a script does to it."""
+
+    def __init__(self, num_blocks: int, num_workers: int | None) -> None:
+        self.now_ns = 0
+        self.spec = messages.ModelSpec(
+            model_name="toy",
+            manifest=b"",
+            engine=EngineConfig(),
+            chunk_size_bytes=4096,
+            block_sizes_bytes=(8192,) * num_blocks,
+        )
+        self.state = ManagerState(
+            self.spec, model_path="/model", num_workers=num_workers
+        )
+        self.bundle = messages.Bundle("b" * 64, 4096, "f")
+        self.status: messages.StatusChanged | None = None
+
+    def run(self, line: str) -> list[str]:
+        """What the manager wants done after what the line says."""
+        verb, *words = shlex.split(line)
+        effects: list[Effect] = []
+        for event in getattr(self, f"do_{verb}")(*words):
+            effects += self.state.step(event, self.now_ns)
+        shown = [text for effect in effects if (text := self.show(effect))]
+        if verb == "status":
+            shown = self.show_status()
+        return shown
+
+    # --- verbs -----------------------------------------------------------------
+
+    def do_attach(self, worker: str, *words: str) -> list[events.Event]:
+        """`attach w1 [blocks=0,1] [executables] [no-disk] [pipeline=7:w1[0],w0[1]]`."""
+        blocks: tuple[int, ...] = ()
+        pipelines: list[PipelineSpec] = []
+        for word in words:
+            if word.startswith("blocks="):
+                blocks = tuple(int(block) for block in word[7:].split(","))
+            if word.startswith("pipeline="):
+                pipelines.append(self.parse_pipeline(word[9:]))
+        has_executables = "executables" in words
+        return [
+            events.WorkerAttached(
+                messages.WorkerHello(
+                    worker=WorkerId(worker),
+                    data_address=f"mem://{worker}",
+                    serve_address=f"{worker}:1",
+                    blocks=blocks,
+                    bundle=self.bundle if has_executables else None,
+                    has_executables=has_executables,
+                    has_all_executables=has_executables,
+                    pipelines=tuple(pipelines),
+                    can_load_from_disk="no-disk" not in words,
+                )
+            )
+        ]
+
+    def do_detach(self, worker: str) -> list[events.Event]:
+        """`detach w1`: its stream broke."""
+        return [events.WorkerDetached(WorkerId(worker))]
+
+    def do_blocks(self, worker: str, blocks: str) -> list[events.Event]:
+        """`blocks w1 0-2`: these are ready there."""
+        first, _, last = blocks.partition("-")
+        return [
+            self._report(worker, messages.BlockReady(block))
+            for block in range(int(first), int(last or first) + 1)
+        ]
+
+    def do_executables(self, worker: str) -> list[events.Event]:
+        """`executables w1`: it can run stages."""
+        ready = messages.ExecutablesReady("compiled", 1.0, True, self.bundle)
+        return [self._report(worker, ready)]
+
+    def do_opened(self, pipeline: str, *workers: str) -> list[events.Event]:
+        """`opened 3 w1 w0`: these workers have their stages of it."""
+        opened = messages.PipelineOpened(PipelineId(int(pipeline)))
+        return [self._report(worker, opened) for worker in workers]
+
+    def do_refused(self, pipeline: str, worker: str) -> list[events.Event]:
+        """`refused 3 w1`."""
+        refused = messages.PipelineRefused(PipelineId(int(pipeline)), "no pages")
+        return [self._report(worker, refused)]
+
+    def do_closed(self, pipeline: str, *workers: str) -> list[events.Event]:
+        """`closed 3 w1 w0`: these workers hold nothing of it any more."""
+        closed = messages.PipelineClosed(PipelineId(int(pipeline)))
+        return [self._report(worker, closed) for worker in workers]
+
+    def do_ended(
+        self, plan: str, worker: str, missing: str = "0"
+    ) -> list[events.Event]:
+        """`ended 1 w2 [5]`: its part of the plan is over, 5 chunks are missing."""
+        ended = messages.TransferEnded(PlanId(int(plan)), int(missing))
+        return [self._report(worker, ended)]
+
+    def do_lost(self, worker: str, peer: str) -> list[events.Event]:
+        """`lost w1 w2`: w1 says that its connection to w2 broke."""
+        return [self._report(worker, messages.PeerLost(WorkerId(peer)))]
+
+    def do_failed(self, worker: str) -> list[events.Event]:
+        """`failed w0`: it could not read the disk."""
+        return [self._report(worker, messages.LoadFailed("block 3 is truncated"))]
+
+    def do_leave(self, worker: str) -> list[events.Event]:
+        """`leave w1`: it got SIGTERM."""
+        return [self._report(worker, messages.LeaveRequested())]
+
+    def do_launcher(self, word: str, *workers: str) -> list[events.Event]:
+        """`launcher attached [w0 w1]`, with what it runs; `launcher detached`."""
+        if word == "attached":
+            return [events.LauncherAttached(tuple(map(WorkerId, workers)))]
+        return [events.LauncherDetached()]
+
+    def do_exited(self, worker: str, exit_code: str) -> list[events.Event]:
+        """`exited w1 2`: the launcher saw its process end."""
+        return [events.WorkerProcessEnded(WorkerId(worker), int(exit_code))]
+
+    def do_scale(self, num_workers: str) -> list[events.Event]:
+        """`scale 4`."""
+        return [events.ScaleRequested(int(num_workers))]
+
+    def do_wait(self, milliseconds: str) -> list[events.Event]:
+        """`wait 500`: so many milliseconds pass."""
+        self.now_ns += int(milliseconds) * NS_PER_MS
+        return [events.Ticked()]
+
+    def do_status(self) -> list[events.Event]:
+        """`status`: print it."""
+        return []
+
+    # --- texts -------------------------------------------------------------------
+
+    def show(self, effect: Effect) -> str:
+        match effect:
+            case TellWorker(worker, command):
+                return f"-> {worker}: {self.show_command(command)}"
+            case TellLauncher(command):
+                return f"-> launcher: {type(command).__name__} {command.worker}"
+            case TellGateways(messages.StatusChanged() as status):
+                self.status = status
+                return ""
+            case TellGateways(messages.ReplicasChanged(replicas)):
+                shown = ", ".join(map(show_replica, replicas))
+                return f"-> gateways: replicas {shown or 'none'}"
+        raise AssertionError(effect)
+
+    def show_command(self, command: messages.WorkerCommand) -> str:
+        name = type(command).__name__
+        match command:
+            case messages.LoadFromDisk(path):
+                return f"{name} {path}"
+            case messages.JoinMulticast():
+                members = " ".join(member.worker for member in command.members)
+                return f"{name} {command.plan}: {members}"
+            case messages.CancelMulticast(plan):
+                return f"{name} {plan}"
+            case messages.OpenPipeline(spec):
+                return f"{name} {spec.pipeline}: {show_stages(spec)}"
+            case messages.ClosePipeline(pipeline, reason, finish):
+                return f"{name} {pipeline}{' (finish)' if finish else ''}: {reason}"
+            case _:
+                return name
+
+    def show_status(self) -> list[str]:
+        assert self.status is not None
+        lines = [
+            f"{worker.worker} {worker.phase} blocks {list(worker.blocks)}"
+            for worker in self.status.workers
+        ]
+        lines += [
+            f"pipeline {spec.pipeline}: {show_stages(spec)}"
+            for spec in self.status.pipelines
+        ]
+        if self.status.note:
+            lines.append(f"note: {self.status.note}")
+        return lines
+
+    def parse_pipeline(self, text: str) -> PipelineSpec:
+        number, _, stages = text.partition(":")
+        parsed = []
+        for stage in stages.split(","):
+            worker, _, blocks = stage.rstrip("]").partition("[")
+            first, _, last = blocks.partition("-")
+            num_blocks = int(last or first) - int(first) + 1
+            parsed.append(
+                StageSpec(WorkerId(worker), f"mem://{worker}", int(first), num_blocks)
+            )
+        return PipelineSpec(PipelineId(int(number)), tuple(parsed), 64)
+
+    def _report(self, worker: str, report: messages.WorkerReport) -> events.Event:
+        return events.WorkerReported(WorkerId(worker), report)
+
+
+def show_replica(replica: messages.Replica) -> str:
+    partners = " ".join(replica.workers[1:])
+    return (
+        f"{replica.pipeline} at {replica.head}{f' with {partners}' if partners else ''}"
+    )
+
+
+def show_stages(spec: PipelineSpec) -> str:
+    return " → ".join(
+        f"{s.worker}[{s.first_block}"
+        f"{f'-{s.first_block + s.num_blocks - 1}' if s.num_blocks > 1 else ''}]"
+        for s in spec.stages
+    )
+
+
+def transcript(script: str) -> str:
+    """The script with what was wanted done below each line.
+
+    Its first line sets up: `manager blocks=4 workers=1` (or `workers=any`).
+    """
+    runner: ManagerScript | None = None
+    lines: list[str] = []
+    for line in script.splitlines():
+        if line.startswith("  "):
+            continue
+        lines.append(line.rstrip())
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        if text.startswith("manager "):
+            settings = dict(word.split("=") for word in text.split()[1:])
+            wanted = settings["workers"]
+            runner = ManagerScript(
+                int(settings["blocks"]), None if wanted == "any" else int(wanted)
+            )
+            continue
+        assert runner is not None, "a script starts with `manager …`"
+        lines += [f"  {shown}" for shown in runner.run(text)]
+    return "\n".join(lines) + "\n"
