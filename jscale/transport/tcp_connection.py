@@ -63,7 +63,7 @@ class TcpConnection(Connection, FrameBody):
 
     def send_message(self, header: bytes, payload: Buffer = b"") -> None:
         """See `Connection.send_message`."""
-        self._write(FrameKind.MESSAGE, 0, 0, header, memoryview(payload))
+        self._write(FrameKind.MESSAGE, 0, 0, header, payload)
 
     def write_chunk(self, plan: int, chunk: int, view: memoryview) -> None:
         """See `Connection.write_chunk`."""
@@ -71,11 +71,11 @@ class TcpConnection(Connection, FrameBody):
 
     def announce(self, plan: int, held: bytes) -> None:
         """See `Connection.announce`."""
-        self._write(FrameKind.ANNOUNCE, plan, 0, b"", memoryview(held))
+        self._write(FrameKind.ANNOUNCE, plan, 0, b"", held)
 
     def ask(self, plan: int, chunk: int) -> None:
         """See `Connection.ask`."""
-        self._write(FrameKind.ASK, plan, chunk, b"", memoryview(b""))
+        self._write(FrameKind.ASK, plan, chunk, b"", b"")
 
     def close(self) -> None:
         """See `Connection.close`."""
@@ -95,17 +95,18 @@ class TcpConnection(Connection, FrameBody):
             self._wait(lane.arrival_delay_ns(frame.size_bytes, time.monotonic_ns()))
 
     def _write(
-        self, kind: FrameKind, plan: int, chunk: int, header: bytes, payload: memoryview
+        self, kind: FrameKind, plan: int, chunk: int, header: bytes, payload: Buffer
     ) -> None:
+        view = memoryview(payload)
         frame = Frame(
             kind=kind,
             plan=plan,
             chunk=chunk,
             header_size_bytes=len(header),
-            payload_size_bytes=payload.nbytes,
+            payload_size_bytes=view.nbytes,
             crc32c=self._config.checksum(payload, header),
         )
-        parts = [memoryview(encode_head(frame)), memoryview(header), payload.cast("B")]
+        parts = [memoryview(encode_head(frame)), memoryview(header), view.cast("B")]
         try:
             with self._write_lock:
                 self._pace(frame)
