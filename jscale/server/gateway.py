@@ -107,7 +107,8 @@ class Gateway:
         self._is_draining = True
         logging.info("draining num_running=%d", len(self._streams))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
 
     def generate(self, asked: pb.GenerateRequest) -> RequestStream:
         """The stream of a new request; hand it to `forget` whatever comes of it.

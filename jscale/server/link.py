@@ -61,7 +61,8 @@ class Link:
         while True:
             async with aio.insecure_channel(self.address, rpc.OPTIONS) as channel:
                 try:
-                    await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT_S)
+                    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                        await channel.channel_ready()
                 except TimeoutError:
                     self._say(f"{self._name} is not there yet address={self.address}")
                     continue
@@ -95,8 +96,7 @@ class Link:
             pump.cancel()
             call.cancel()
             self._outgoing = None
-            with contextlib.suppress(asyncio.CancelledError):
-                await pump
+            await asyncio.wait({pump})
             self._say(f"lost {self._name} address={self.address}: {reason}")
             self._on_lost(reason)
         return said_a_word

@@ -75,7 +75,8 @@ class Servicer(pb_grpc.JscaleServicer):
                     return
                 last = status
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._draining.wait(), interval_ms / 1000)
+                    async with asyncio.timeout(interval_ms / 1000):
+                        await self._draining.wait()
 
     async def ScaleTo(  # noqa: N802
         self, request: pb.ScaleToRequest, context: Any
