@@ -6,6 +6,8 @@ from collections.abc import Collection
 from jscale.core.errors import ConfigError
 from jscale.plan.kinds import PLAN_KINDS
 
+CACHE_DIR = "~/.cache/jscale"
+
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
@@ -20,7 +22,7 @@ class ManagerConfig:
       num_workers: workers wanted at the start; None takes as many as attach.
       ready_file: written with the real address, and nothing else, once the manager
         listens; None writes none.
-      cache_dir: where converted checkpoints go; None: the user's cache folder.
+      cache_dir: where converted checkpoints go.
       plan_kind: how blocks travel from the workers that hold them.
       chunk_size_bytes: what travels at once; None: as suits the size of the model.
       num_pages: KV pages of a worker; None: enough for `max_sequences` whole contexts.
@@ -35,7 +37,7 @@ class ManagerConfig:
     listen_address: str = "127.0.0.1:0"
     num_workers: int | None = 1
     ready_file: str | None = None
-    cache_dir: str | None = None
+    cache_dir: str = CACHE_DIR
     plan_kind: str = "binomial"
     chunk_size_bytes: int | None = None
     num_pages: int | None = None
@@ -69,8 +71,7 @@ class WorkerConfig:
       serve_address: HOST:PORT where gateways attach when it is the head of a replica.
       link_mbit_s: rate of its emulated link, each direction; None: as fast as it goes.
       emulate_layer_us: a stage takes at least this long per layer, by waiting.
-      cache_dir: where compiled executables and converted checkpoints are kept; None:
-        the user's cache folder.
+      cache_dir: where compiled executables are kept.
       ships_executables: send compiled executables to others, and take theirs.
       can_load_from_disk: whether the manager may ask it to read the block store.
     """
@@ -82,7 +83,7 @@ class WorkerConfig:
     serve_address: str = "127.0.0.1:0"
     link_mbit_s: float | None = None
     emulate_layer_us: int = 0
-    cache_dir: str | None = None
+    cache_dir: str = CACHE_DIR
     ships_executables: bool = True
     can_load_from_disk: bool = True
 

@@ -1,55 +1,56 @@
-"""Executables that this machine compiled before, kept in a folder."""
+"""Bundles that this machine compiled before, kept on disk."""
 
-import contextlib
+import hashlib
 import os
 import pathlib
+import tempfile
 
 from absl import logging
 
-_NUM_BUNDLES_MAX = 32
-"""Old ones go: each change of model, settings or jscale makes a new bundle."""
+_FOLDER = "executables"
+_SUFFIX = ".jscalex"
+_DIGEST_SIZE_BYTES = hashlib.sha256().digest_size
 
 
 class BundleCache:
-    """A folder of bundles, each under the digest of its fingerprint.
+    """A folder of bundles named by the fingerprint they were compiled for.
 
-    JAX unpickles what is in them, so the folder must be the user's own: one that
-    others may write to is not used. A cache that fails is only slow, never an error.
+    Each file starts with the SHA-256 of the rest. Several processes may use it at once.
+    Losing it loses time only: what cannot be read or written is logged and passed by.
+    The folder must be the user's own, for JAX unpickles what is in it; it is made so
+    that nobody else can write there.
     """
 
-    def __init__(self, directory: str | None) -> None:
-        """A cache in `directory`; None: in the user's cache folder."""
-        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        base = pathlib.Path(directory) if directory else pathlib.Path(home) / "jscale"
-        self._folder = base / "executables"
+    def __init__(self, directory: str) -> None:
+        """A cache in a sub-folder of `directory`, which may start with `~`."""
+        self._folder = pathlib.Path(directory).expanduser() / "executables"
 
-    def find(self, fingerprint: str) -> bytes | None:
-        """The bundle for the fingerprint, if there is one to be trusted."""
-        path = self._folder / fingerprint
+    def find(self, fingerprint_digest: str) -> bytes | None:
+        """The bundle for that fingerprint, if it is there and whole."""
+        path = self._path(fingerprint_digest)
         try:
-            for each in (self._folder, path):
-                status = each.stat()
-                if status.st_uid != os.getuid() or status.st_mode & 0o022:
-                    logging.warning("%s can be written by others: not used", each)
-                    return None
-            return path.read_bytes()
-        except OSError:
+            content = path.read_bytes()
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            logging.warning("cached executables: %s; compiling", error)
+            return None
+        data = content[_DIGEST_SIZE_BYTES:]
+        if hashlib.sha256(data).digest() != content[:_DIGEST_SIZE_BYTES]:
+            logging.warning("cached executables: %s is damaged; compiling", path)
+            return None
+        return data
 
-    def keep(self, fingerprint: str, bundle: bytes) -> None:
-        """Writes the bundle, whole or not at all, and drops the oldest."""
-        path = self._folder / fingerprint
-        partial = path.with_name(f"{fingerprint}.{os.getpid()}.partial")
+    def keep(self, fingerprint_digest: str, data: bytes) -> None:
+        """Keeps a bundle for processes to come."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with os.fdopen(
-                os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
-            ) as file:
-                file.write(bundle)
-            partial.replace(path)
-            kept = sorted(self._folder.iterdir(), key=lambda each: each.stat().st_mtime)
-            for old in kept[:-_NUM_BUNDLES_MAX]:
-                with contextlib.suppress(OSError):
-                    old.unlink()
+            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
+                file.write(hashlib.sha256(data).digest())
+                file.write(data)
+            os.replace(file.name, self._path(fingerprint_digest))
         except OSError as error:
-            logging.warning("executables cannot be kept in %s: %s", path, error)
+            logging.warning("executables could not be cached: %s", error)
+
+    def _path(self, fingerprint_digest: str) -> pathlib.Path:
+        return self._folder / f"{fingerprint_digest}{_SUFFIX}"

@@ -1,0 +1,188 @@
+import pytest
+
+from jscale.core.errors import OverloadedError
+from jscale.core.ids import SequenceId, WorkerId
+from tests.pipeline.cluster_in_process import World
+
+STORY = SequenceId("story")
+PROMPTS = {
+    "a": (1, 403, 407, 261),
+    "b": (1, 378, 432, 383, 286, 261, 376, 298, 315, 421),
+    "c": (1,),
+    "d": (1, 395, 317),
+    "e": tuple([1, *range(260, 300)]),
+}
+
+
+def expected_alone(world: World, **sampling: object) -> dict[str, list[int]]:
+    """Each prompt's tokens, run alone on a single worker."""
+    world.add_worker("alone")
+    spec = world.open(("alone", 5))
+    tokens = {}
+    for name, prompt in PROMPTS.items():
+        world.submit(spec, f"alone-{name}", prompt, **sampling)
+        world.run()
+        tokens[name] = world.clients[SequenceId(f"alone-{name}")].tokens
+    return tokens
+
+
+def test_local_replica_gives_the_tokens_of_the_oracle(
+    world: World, oracle: list[int]
+) -> None:
+    world.add_worker("w0")
+    world.submit(world.open(("w0", 5)), "story", (1,), max_tokens=300)
+    world.run()
+    assert world.clients[STORY].tokens == oracle
+    assert world.clients[STORY].finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        [("w0", 1), ("w1", 4)],
+        [("w0", 4), ("w1", 1)],
+        [("w0", 1), ("w1", 1), ("w2", 1), ("w0", 1), ("w1", 1)],
+        [("w1", 2), ("w0", 1), ("w1", 2)],
+    ],
+    ids=str,
+)
+def test_every_cut_gives_the_tokens_of_the_oracle(
+    world: World, oracle: list[int], cut: list[tuple[str, int]]
+) -> None:
+    for worker in ("w0", "w1", "w2"):
+        world.add_worker(worker)
+    world.submit(world.open(*cut), "story", (1,), max_tokens=120)
+    world.run()
+    assert world.clients[STORY].tokens == oracle[:120]
+
+
+@pytest.mark.parametrize("world", range(3), indirect=True)
+@pytest.mark.parametrize(
+    "sampling",
+    [{}, {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "seed": 7}],
+    ids=str,
+)
+def test_many_sequences_over_shared_workers_get_the_tokens_they_get_alone(
+    world: World, sampling: dict[str, object]
+) -> None:
+    expected = expected_alone(world, **sampling)
+    for worker in ("w0", "w1", "w2"):
+        world.add_worker(worker)
+    specs = [
+        world.open(("w0", 5)),
+        world.open(("w1", 2), ("w0", 3)),
+        world.open(("w2", 3), ("w0", 2)),
+    ]
+    for index, spec in enumerate(specs * 2):
+        for name, prompt in PROMPTS.items():
+            world.submit(spec, f"{name}-{index}", prompt, **sampling)
+            world.run(7)
+    world.run()
+    for name in PROMPTS:
+        for index in range(6):
+            client = world.clients[SequenceId(f"{name}-{index}")]
+            assert client.tokens == expected[name], (name, index)
+            assert client.finish_reason
+
+
+@pytest.mark.parametrize("world", range(4), indirect=True)
+def test_handed_over_sequences_go_on_with_the_same_tokens(world: World) -> None:
+    sampling: dict[str, object] = {"temperature": 0.7, "seed": 3}
+    expected = expected_alone(world, **sampling)
+    for worker in ("w0", "w1"):
+        world.add_worker(worker)
+    spec = world.open(("w1", 1), ("w0", 4))
+    for name, prompt in PROMPTS.items():
+        world.submit(spec, name, prompt, **sampling)
+    for cut in ([("w1", 2), ("w0", 3)], [("w1", 4), ("w0", 1)], [("w1", 5)]):
+        world.run(world.random.randrange(200))
+        newer = world.open(*cut)
+        world.close(spec)
+        world.hand_over_returned(newer)
+        spec = newer
+    world.run()
+    for name in PROMPTS:
+        assert world.clients[SequenceId(name)].tokens == expected[name]
+
+
+@pytest.mark.parametrize("world", range(4), indirect=True)
+@pytest.mark.parametrize("victim", ["w0", "w1"])
+def test_loss_of_a_stage_in_mid_request_changes_no_token(
+    world: World, victim: str
+) -> None:
+    expected = expected_alone(world)
+    for worker in ("w0", "w1", "w2"):
+        world.add_worker(worker)
+    spec = world.open(("w1", 2), ("w0", 3))
+    for name, prompt in PROMPTS.items():
+        world.submit(spec, name, prompt)
+    world.run(world.random.randrange(1, 120))
+    world.kill(WorkerId(victim))
+    if victim == "w1":  # The head is gone, and with it the stream: all are handed over.
+        world.returned = [
+            sequence
+            for sequence, client in world.clients.items()
+            if not client.finish_reason
+        ]
+    world.hand_over_returned(world.open(("w2", 5)))
+    world.run()
+    for name in PROMPTS:
+        assert world.clients[SequenceId(name)].tokens == expected[name]
+
+
+def test_pages_are_given_back_when_pipelines_close(world: World) -> None:
+    world.add_worker("w0")
+    opened = []
+    with pytest.raises(OverloadedError, match="pages wanted"):
+        while True:
+            opened.append(world.open(("w0", 5)))
+    assert len(opened) == 8
+    for spec in opened:
+        world.close(spec)
+    assert [pipeline for _, pipeline in world.closed] == [s.pipeline for s in opened]
+    for _ in range(8):
+        world.open(("w0", 5))
+
+
+def test_finishing_replica_ends_what_it_has_and_takes_nothing_new(
+    world: World, oracle: list[int]
+) -> None:
+    world.add_worker("w0")
+    spec = world.open(("w0", 5))
+    world.submit(spec, "story", (1,), max_tokens=30)
+    world.run(5)
+    world.close(spec, finish=True)
+    world.submit(spec, "late", (1,))
+    assert world.returned == ["late"]
+    assert not world.closed
+    world.run()
+    assert world.clients[STORY].tokens == oracle[:30]
+    assert world.closed == [("w0", spec.pipeline)]
+
+
+def test_cancelled_sequence_ends_and_others_go_on(
+    world: World, oracle: list[int]
+) -> None:
+    world.add_worker("w0")
+    spec = world.open(("w0", 5))
+    world.submit(spec, "story", (1,), max_tokens=60)
+    world.submit(spec, "unwanted", (1,), max_tokens=60)
+    world.run(9)
+    world.hosts[WorkerId("w0")].cancel(SequenceId("unwanted"))
+    world.run()
+    assert world.clients[SequenceId("unwanted")].finish_reason == "cancelled"
+    assert len(world.clients[SequenceId("unwanted")].tokens) < 60
+    assert world.clients[STORY].tokens == oracle[:60]
+
+
+def test_message_for_a_closed_pipeline_is_dropped(world: World) -> None:
+    for worker in ("w0", "w1"):
+        world.add_worker(worker)
+    spec = world.open(("w1", 2), ("w0", 3))
+    world.submit(spec, "story", (1,))
+    world.hosts[WorkerId("w1")].run_one()
+    assert world.wires[("w1", "w0")]
+    world.hosts[WorkerId("w0")].close(spec.pipeline, "gone here first")
+    world.run()
+    assert world.clients[STORY].tokens == []
+    assert world.returned == []
