@@ -22,11 +22,15 @@ class EngineConfig(msgspec.Struct, frozen=True):
     `num_pages` counts the pages of `page_tokens` tokens that a worker has for each
     block, besides page 0, which takes what padding rows write. `max_sequences` is how
     many sequences one step decodes; `max_waiting` bounds the queue of a replica.
+
+    Attention takes a turn for each page, and on CPU a turn costs as much for 64 tokens
+    as for 16: the bundled model after 200 tokens takes 0.9 ms a step with 64, 1.6 ms
+    with 16. The price is half a page for each sequence, on average.
     """
 
     row_buckets: tuple[int, ...] = (16, 128)
-    page_tokens: int = 16
-    num_pages: int = 1024
+    page_tokens: int = 64
+    num_pages: int = 256
     max_context: int = 512
     max_sequences: int = 16
     max_waiting: int = 1024

@@ -14,8 +14,9 @@ from jscale.core.units import NS_PER_S
 from jscale.engine.batch import StepBatch
 from jscale.engine.config import TILE_ROWS
 from jscale.engine.executables import ExecutableSet
-from jscale.engine.program import ExecutableSpec
+from jscale.engine.program import ExecutableSpec, carrying_dtype
 from jscale.engine.rows import pack_rows
+from jscale.models.bits import as_bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ class StageExecutor:
     def set_block(self, index: int, leaves: Sequence[jax.Array]) -> None:
         """Makes a block runnable; its leaves must not change until it is dropped."""
         assert 0 <= index < self._program.partition.num_blocks, index
-        self._leaves[index] = tuple(leaves)
+        self._leaves[index] = tuple(as_bits(leaf) for leaf in leaves)
 
     def drop_block(self, index: int) -> None:
         """Forgets the leaves of a block; its pages stay as they are."""
@@ -159,11 +160,10 @@ class StageExecutor:
         return ExecutableSpec(tuple(blocks[index].kind for index in group), bucket)
 
     def _make_pools(self) -> list[jax.Array]:
-        """A pool of zeros for each block; pages are touched only when they are used."""
+        """A pool of zeros for each block, made by XLA: it can be donated at once."""
+        dtype = carrying_dtype(self._program.engine.compute_dtype)
         return [
-            jax.device_put(
-                np.zeros(self._program.kv_shape(block.kind), self.activation_dtype)
-            )
+            jnp.zeros(self._program.kv_shape(block.kind), dtype)
             for block in self._program.partition.blocks
         ]
 

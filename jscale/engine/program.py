@@ -13,6 +13,7 @@ from jscale.core.partition import BlockKind, Partition
 from jscale.engine.config import TILE_ROWS, EngineConfig
 from jscale.engine.rows import NUM_ROW_FIELDS, RowFields
 from jscale.engine.sampler import sample
+from jscale.models.bits import bits_dtype
 from jscale.models.block import BlockApply, ModelConfig, ModelFamily
 from jscale.models.registry import family
 from jscale.store.manifest import Manifest
@@ -117,7 +118,10 @@ class ModelProgram:
         )
 
     def kv_shape(self, kind: BlockKind) -> tuple[int, ...]:
-        """Shape of the key pool, and of the value pool, of a block of that kind."""
+        """Shape of the key pool, and of the value pool, of a block of that kind.
+
+        Page 0, for padding, comes on top of the pages that the settings name.
+        """
         return self.family.kv_shape(
             self.model,
             kind.num_layers,
@@ -128,17 +132,19 @@ class ModelProgram:
     def arguments(self, spec: ExecutableSpec) -> StepArguments:
         """The shapes that an executable takes: all that compiling it needs."""
         abstract: Any = jax.ShapeDtypeStruct
-        compute_dtype = jnp.dtype(self.engine.compute_dtype)
+        compute_dtype = self.engine.compute_dtype
         width = NUM_ROW_FIELDS + self.engine.pages_per_sequence
         pools = tuple(
-            abstract(self.kv_shape(kind), compute_dtype) for kind in spec.kinds
+            abstract(self.kv_shape(kind), carrying_dtype(compute_dtype))
+            for kind in spec.kinds
         )
+        leaf_dtype = carrying_dtype(self.dtype)
         has_embed = spec.kinds[0].has_embed
         activations = abstract((spec.bucket, self.model.hidden_size), compute_dtype)
         return StepArguments(
             leaves=tuple(
                 tuple(
-                    self.family.abstract_leaves(self.model, kind, self.dtype).values()
+                    self.family.abstract_leaves(self.model, kind, leaf_dtype).values()
                 )
                 for kind in spec.kinds
             ),
@@ -186,6 +192,11 @@ class ModelProgram:
         if kind.has_head:
             return jnp.zeros(bucket, jnp.int32), jnp.zeros(bucket, jnp.float32)
         return jnp.zeros((bucket, self.model.hidden_size), self.engine.compute_dtype)
+
+
+def carrying_dtype(dtype: str) -> str:
+    """The dtype of the arrays that leaves and pools of `dtype` are: bits on CPU."""
+    return bits_dtype(dtype) if jax.default_backend() == "cpu" else dtype
 
 
 _barrier: Any = lax.optimization_barrier

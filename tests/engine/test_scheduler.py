@@ -1,0 +1,403 @@
+"""The scheduler against scripts with full transcripts, and against its invariants."""
+
+import textwrap
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jscale.core.errors import OverloadedError, RequestError, TransportError
+from jscale.core.ids import BatchId, SequenceId
+from jscale.engine.config import EngineConfig
+from jscale.engine.request import Request, SamplingParams
+from jscale.engine.scheduler import ScheduledBatch, Scheduler, TokenSampled
+from jscale.engine.sequence import Sequence
+
+EOS = 2
+
+
+def config(**changes: object) -> EngineConfig:
+    sizes = {"row_buckets": (16,), "page_tokens": 4, "num_pages": 64, "max_context": 64}
+    return EngineConfig(**{**sizes, "max_sequences": 4, **changes})
+
+
+def sequence(name: str, num_prompt: int, max_tokens: int = 8, **sampling) -> Sequence:
+    params = SamplingParams(max_tokens=max_tokens, **sampling)
+    return Sequence(
+        Request(SequenceId(name), tuple(range(10, 10 + num_prompt)), params)
+    )
+
+
+def model(token: int, position: int) -> int:
+    """The token that the pretended model gives after this one."""
+    return 100 + (token * 7 + position * 3) % 50
+
+
+def result(batch) -> tuple[list[int], list[float]]:
+    tokens = [
+        model(int(token), int(position))
+        for token, position in zip(batch.token_ids, batch.positions, strict=True)
+    ]
+    return tokens, [-1.0] * batch.num_rows
+
+
+def expected(prompt: tuple[int, ...], count: int) -> list[int]:
+    tokens = list(prompt)
+    for _ in range(count):
+        tokens.append(model(tokens[-1], len(tokens) - 1))
+    return tokens[len(prompt) :]
+
+
+def play(scheduler: Scheduler, script: str) -> str:
+    """Carries out a script and returns it with what came of each line below it."""
+    lines, flying = [], {}
+    for line in textwrap.dedent(script).strip().splitlines():
+        if line.startswith(" "):
+            continue
+        lines.append(line)
+        words = line.split()
+        if words[0] == "add":
+            happened = [scheduler.add(sequence(words[1], *map(int, words[2:])))]
+        elif words[0] == "cancel":
+            happened = [scheduler.cancel(SequenceId(words[1]))]
+        elif words[0] == "next":
+            scheduled = scheduler.next_batch()
+            happened = [describe(scheduled)]
+            if scheduled is not None:
+                flying[f"b{scheduled.id}"] = scheduled
+        elif words[0] == "complete":
+            scheduled = flying.pop(words[1])
+            happened = scheduler.complete(scheduled.id, *result(scheduled.batch))
+        else:
+            happened = [[each.id for each in scheduler.evacuate()]]
+        lines += [f"    {tell(each)}" for each in happened if each is not None]
+    return "\n".join(lines)
+
+
+def describe(scheduled: ScheduledBatch | None) -> str:
+    if scheduled is None:
+        return "nothing"
+    batch = scheduled.batch
+    spans = []
+    for index, table in enumerate(batch.page_tables):
+        rows = batch.table_index == index
+        positions, pages = batch.positions[rows], table[table > 0]
+        mark = "*" if batch.sampled[rows].any() else ""
+        spans.append(f"{positions[0]}-{positions[-1]}{mark} in {pages.tolist()}")
+    return f"b{scheduled.id}: {', '.join(spans)}"
+
+
+def tell(event: object) -> str:
+    if isinstance(event, TokenSampled):
+        return f"{event.sequence}[{event.index}] = {event.token}"
+    if hasattr(event, "reason"):
+        return f"{event.sequence} {event.reason}"
+    return str(event)
+
+
+def check(scheduler: Scheduler, transcript: str) -> None:
+    assert play(scheduler, transcript) == textwrap.dedent(transcript).strip()
+
+
+def test_sequences_join_and_leave_between_steps():
+    check(
+        Scheduler(config(), num_pages=16),
+        """
+        add a 3 2
+        next
+            b0: 0-2* in [1]
+        add b 2 2
+        next
+            nothing
+        complete b0
+            a[0] = 140
+        next
+            b1: 3-3* in [1], 0-1* in [2]
+        complete b1
+            a[1] = 139
+            a length
+            b[0] = 130
+        next
+            b2: 2-2* in [2]
+        complete b2
+            b[1] = 116
+            b length
+        next
+            nothing
+        """,
+    )
+
+
+def test_a_long_prompt_is_computed_in_chunks_beside_decodes():
+    check(
+        Scheduler(config(), num_pages=16),
+        """
+        add a 1 3
+        next
+            b0: 0-0* in [1]
+        complete b0
+            a[0] = 120
+        add b 31 1
+        next
+            b1: 1-1* in [1], 0-14 in [2, 3, 4, 5, 6, 7, 8, 9]
+        complete b1
+            a[1] = 143
+        next
+            b2: 2-2* in [1], 15-29 in [2, 3, 4, 5, 6, 7, 8, 9]
+        complete b2
+            a[2] = 107
+            a length
+        next
+            b3: 30-30* in [2, 3, 4, 5, 6, 7, 8, 9]
+        complete b3
+            b[0] = 120
+            b length
+        """,
+    )
+
+
+def test_several_batches_are_in_flight_and_a_sequence_is_in_one_of_them():
+    check(
+        Scheduler(config(max_sequences=1), num_pages=16, max_in_flight=2),
+        """
+        add a 2 3
+        next
+            b0: 0-1* in [1]
+        add b 2 3
+        next
+            b1: 0-1* in [2]
+        next
+            nothing
+        complete b0
+            a[0] = 130
+        next
+            b2: 2-2* in [1]
+        complete b1
+            b[0] = 130
+        next
+            b3: 2-2* in [2]
+        """,
+    )
+
+
+def test_the_youngest_gives_its_pages_up_and_is_computed_again():
+    check(
+        Scheduler(config(max_context=16, num_pages=4), num_pages=4),
+        """
+        add a 4 6
+        add b 8 2
+        next
+            b0: 0-3* in [1], 0-7* in [2, 3]
+        complete b0
+            a[0] = 100
+            b[0] = 140
+        add c 1 1
+        next
+            b1: 4-4* in [1, 4]
+        complete b1
+            a[1] = 112
+        next
+            b2: 5-5* in [1, 4]
+        cancel c
+            c cancelled
+        complete b2
+            a[2] = 149
+        next
+            b3: 6-6* in [1, 4]
+        complete b3
+            a[3] = 111
+        next
+            b4: 7-7* in [1, 4]
+        complete b4
+            a[4] = 148
+        next
+            b5: 8-8* in [1, 4, 2]
+        complete b5
+            a[5] = 110
+            a length
+        next
+            b6: 0-8* in [1, 4, 2]
+        complete b6
+            b[1] = 104
+            b length
+        """,
+    )
+
+
+def test_cancel_takes_a_sequence_out_wherever_it_is():
+    scheduler = Scheduler(config(max_sequences=1), num_pages=16)
+    check(
+        scheduler,
+        """
+        add a 2
+        add b 2
+        next
+            b0: 0-1* in [1]
+        cancel b
+            b cancelled
+        cancel a
+            a cancelled
+        cancel a
+        complete b0
+        next
+            nothing
+        """,
+    )
+    assert scheduler.num_free_pages == 16
+    assert scheduler.num_sequences == 0
+
+
+def test_an_evacuation_returns_live_sequences_and_forgets_what_is_in_flight():
+    scheduler = Scheduler(config(max_sequences=1), num_pages=16, max_in_flight=2)
+    check(
+        scheduler,
+        """
+        add a 2
+        add b 2
+        next
+            b0: 0-1* in [1], 0-1* in [2]
+        add c 2
+        cancel b
+            b cancelled
+        evacuate
+            ['a', 'c']
+        complete b0
+        next
+            nothing
+        """,
+    )
+    assert scheduler.num_free_pages == 16
+
+
+def test_a_sequence_handed_over_goes_on_after_its_tokens():
+    first, second = sequence("a", 3, 5), Scheduler(config(), num_pages=16)
+    tokens = expected(first.request.prompt_ids, 5)
+    assert second.add(Sequence(first.request, tokens[:2])) is None
+    scheduled = second.next_batch()
+    assert scheduled.batch.positions.tolist() == [0, 1, 2, 3, 4]
+    assert scheduled.batch.sampled.tolist() == [False] * 4 + [True]
+    events = second.complete(scheduled.id, *result(scheduled.batch))
+    assert events == [TokenSampled(SequenceId("a"), 2, tokens[2], -1.0)]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "last", "reason"),
+    [
+        ({}, EOS, "stop"),
+        ({"ignore_eos": True}, EOS, None),
+        ({"stop_token_ids": (7,)}, 7, "stop"),
+        ({"max_tokens": 2}, 9, "length"),
+        ({}, 9, None),
+    ],
+)
+def test_a_sequence_that_its_tokens_end_is_not_run(sampling, last, reason):
+    scheduler = Scheduler(config(), num_pages=16, eos_token_ids=(EOS,))
+    begun = Sequence(sequence("a", 2, **sampling).request, (5, last))
+    finished = scheduler.add(begun)
+    assert (finished and finished.reason) == reason
+    assert scheduler.num_sequences == (reason is None)
+
+
+def test_the_end_of_the_context_ends_a_sequence():
+    scheduler = Scheduler(config(max_context=8), num_pages=2)
+    scheduler.add(sequence("a", 7, 100))
+    scheduled = scheduler.next_batch()
+    events = scheduler.complete(scheduled.id, *result(scheduled.batch))
+    assert [tell(event) for event in events][1:] == ["a length"]
+
+
+def test_the_queue_is_bounded():
+    scheduler = Scheduler(config(max_waiting=2), num_pages=16)
+    scheduler.add(sequence("a", 2))
+    scheduler.add(sequence("b", 2))
+    with pytest.raises(OverloadedError, match="2 sequences wait"):
+        scheduler.add(sequence("c", 2))
+
+
+def test_what_can_never_fit_is_refused():
+    scheduler = Scheduler(config(), num_pages=2)
+    with pytest.raises(RequestError, match="may grow to 9 tokens"):
+        scheduler.add(sequence("a", 4, 5))
+
+
+def test_a_result_of_another_size_is_refused():
+    scheduler = Scheduler(config(), num_pages=16)
+    scheduler.add(sequence("a", 3))
+    scheduled = scheduler.next_batch()
+    with pytest.raises(TransportError, match="3 rows, its result 1 tokens"):
+        scheduler.complete(scheduled.id, [1], [0.0])
+
+
+def test_a_result_nobody_waits_for_brings_nothing():
+    assert Scheduler(config(), num_pages=16).complete(BatchId(7), [1], [0.0]) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_every_sequence_gets_its_tokens_whatever_runs_beside_it(data):
+    """Random joins, cancels, completions out of turn and scarce pages."""
+    num_pages, max_in_flight = (
+        data.draw(st.integers(6, 20)),
+        data.draw(st.integers(1, 3)),
+    )
+    small = config(max_context=24, num_pages=64, max_sequences=2)
+    scheduler = Scheduler(small, num_pages=num_pages, max_in_flight=max_in_flight)
+    wanted, got, cancelled, flying, finished = {}, {}, set(), [], set()
+    for index in range(data.draw(st.integers(1, 8))):
+        name = f"s{index}"
+        added = sequence(
+            name, data.draw(st.integers(1, 20)), data.draw(st.integers(1, 8))
+        )
+        prompt = added.request.prompt_ids
+        count = min(added.request.sampling.max_tokens, 24 - len(prompt))
+        wanted[name], got[name] = expected(prompt, count), []
+        scheduler.add(added)
+        if data.draw(st.booleans()):
+            turn(scheduler, data, flying, got, finished)
+        if data.draw(st.integers(0, 5)) == 0 and scheduler.cancel(SequenceId(name)):
+            cancelled.add(name)
+    for _ in range(2000):
+        if not scheduler.num_sequences:
+            break
+        turn(scheduler, data, flying, got, finished)
+    assert finished == wanted.keys() - cancelled
+    assert all(got[name] == wanted[name] for name in finished)
+    assert scheduler.num_free_pages == num_pages
+
+
+def turn(scheduler, data, flying, got, finished) -> None:
+    """Starts a batch if one can start, else completes the first in flight."""
+    scheduled = scheduler.next_batch()
+    if scheduled is not None:
+        owned = [set(table[table > 0]) for table in scheduled.batch.page_tables]
+        assert len(set().union(*owned)) == sum(map(len, owned)), "a page has one owner"
+        assert scheduled.batch.num_rows <= 16
+        flying.append(scheduled)
+    elif flying:
+        done = flying.pop(0)
+        for event in scheduler.complete(done.id, *result(done.batch)):
+            if isinstance(event, TokenSampled):
+                assert event.index == len(got[event.sequence])
+                got[event.sequence].append(event.token)
+            else:
+                finished.add(event.sequence)
+
+
+def test_a_batch_survives_the_wire():
+    scheduler = Scheduler(config(), num_pages=16)
+    scheduler.add(sequence("a", 3, temperature=0.7, top_k=5, top_p=0.9, seed=2**32 - 1))
+    scheduler.add(sequence("b", 5))
+    batch = scheduler.next_batch().batch
+    again = type(batch).from_bytes(batch.to_bytes())
+    for name in vars(batch):
+        np.testing.assert_array_equal(getattr(again, name), getattr(batch, name))
+
+
+@pytest.mark.parametrize("damage", [b"", b"123", None])
+def test_bytes_that_are_no_batch_are_refused(damage):
+    scheduler = Scheduler(config(), num_pages=16)
+    scheduler.add(sequence("a", 3))
+    batch = scheduler.next_batch().batch
+    with pytest.raises(TransportError, match="drop it"):
+        type(batch).from_bytes(batch.to_bytes()[:-4] if damage is None else damage)
