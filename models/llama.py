@@ -185,9 +185,8 @@ class LlamaBlock(nnx.Module):
         self.config = config
         self.kind = kind
 
-        self.layers = nnx.vmap(lambda rngs: Layer(config, rngs))(
-            rngs.fork(split=kind.num_layers)
-        )
+        keys = jax.random.split(rngs.params(), kind.num_layers)
+        self.layers = nnx.vmap(lambda key: Layer(config, nnx.Rngs(key)))(keys)
         if kind.has_embed:
             self.embed = Embed(config, rngs)
         if kind.has_head:

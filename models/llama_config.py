@@ -95,8 +95,8 @@ class LlamaConfig:
             rope_theta=_float(rope, "rope_theta", 10000.0),
             rope_scaling=_rope_scaling_of(rope),
             tie_embeddings=bool(hf.get("tie_word_embeddings", False)),
-            bos_token_id=hf.get("bos_token_id"),
-            eos_token_ids=_token_ids(hf.get("eos_token_id")),
+            bos_token_id=next(iter(_token_ids(hf, "bos_token_id")), None),
+            eos_token_ids=_token_ids(hf, "eos_token_id"),
         )
 
     @staticmethod
@@ -202,8 +202,12 @@ def _value(hf: Mapping[str, Any], name: str, default: float | None) -> Any:
     return value
 
 
-def _token_ids(value: Any) -> tuple[int, ...]:
+def _token_ids(hf: Mapping[str, Any], name: str) -> tuple[int, ...]:
     """Token ids of an entry that is none, one or several."""
+    value = hf.get(name)
     if value is None:
         return ()
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
+    token_ids = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not all(isinstance(token_id, int) for token_id in token_ids):
+        raise CheckpointError(f"config.json: {name} is {value!r}, must be token ids")
+    return token_ids
