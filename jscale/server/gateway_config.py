@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from jscale.cluster.config import CACHE_DIR
 from jscale.core.errors import ConfigError
 
 
@@ -15,7 +16,7 @@ class GatewayConfig:
       cluster_token: the secret that every process of the cluster shows.
       listen_address: HOST:PORT; port 0 takes a free one, told by `ready_file`.
       ready_file: written with the real address once it listens; None writes none.
-      cache_dir: where converted checkpoints are; None: the user's cache folder.
+      cache_dir: where converted checkpoints are.
       max_context: tokens of a sequence at most; None: as the manager does.
       max_queued: requests that wait for a replica at most; more are refused.
       unavailable_after_s: with no replica for so long, requests that wait fail.
@@ -27,7 +28,7 @@ class GatewayConfig:
     cluster_token: str
     listen_address: str = "127.0.0.1:0"
     ready_file: str | None = None
-    cache_dir: str | None = None
+    cache_dir: str = CACHE_DIR
     max_context: int | None = None
     max_queued: int = 1024
     unavailable_after_s: float = 60.0

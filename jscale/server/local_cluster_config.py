@@ -1,0 +1,48 @@
+"""What a local cluster is told before it starts."""
+
+import dataclasses
+
+from jscale.cluster.config import CACHE_DIR
+from jscale.core.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalClusterConfig:
+    """A model, and the processes of one machine that serve it.
+
+    Attributes:
+      model: a directory: a block store, or a checkpoint that is converted.
+      num_workers: worker processes at the start.
+      address: HOST:PORT for clients; port 0 takes a free one.
+      link_mbit_s: emulated rate of each worker's link; None: as fast as it goes.
+      emulate_layer_us: each stage takes at least this long per layer, by waiting.
+      plan_kind: how blocks travel between workers.
+      max_sequences: sequences that one replica decodes together.
+      max_context: tokens of a sequence; None: as the model allows, at most 4096.
+      compute_dtype: element type of the arithmetic.
+      cache_dir: where converted models and compiled executables are kept.
+      ships_executables: workers give compiled executables to new ones.
+      start_timeout_s: how long the first worker may take to serve.
+      drain_timeout_s: how long running requests may go on when the cluster ends.
+      runtime_dir: where logs go, and stay; None: a temporary folder, removed at the
+        end.
+    """
+
+    model: str
+    num_workers: int = 1
+    address: str = "127.0.0.1:0"
+    link_mbit_s: float | None = None
+    emulate_layer_us: int = 0
+    plan_kind: str = "binomial"
+    max_sequences: int = 16
+    max_context: int | None = None
+    compute_dtype: str = "float32"
+    cache_dir: str = CACHE_DIR
+    ships_executables: bool = True
+    start_timeout_s: float = 180.0
+    drain_timeout_s: float = 5.0
+    runtime_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 1:
+            raise ConfigError(f"num_workers is {self.num_workers}: give at least 1")

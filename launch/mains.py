@@ -1,0 +1,91 @@
+"""What every command shares: flags become a config, errors become one line."""
+
+import dataclasses
+import os
+import pathlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from absl import app, flags, logging
+
+from jscale.core.errors import ConfigError, JscaleError
+
+USER_ERROR_EXIT_CODE = 2
+FLAG_OF_FIELD: Mapping[str, str] = {"model_path": "model", "manager_address": "manager"}
+"""Flags are named as the fields of their config, but for these."""
+
+Config = TypeVar("Config")
+
+
+def run(define_flags: Callable[[], None], main: Callable[[], None]) -> None:
+    """Runs a command: a user's mistake is one line on stderr, without a trace."""
+    define_flags()
+    flags.DEFINE_boolean(
+        "supervised", False, "End when standard input closes: whoever started it died."
+    )
+    logging.set_verbosity(logging.INFO)
+
+    def guarded(arguments: list[str]) -> None:
+        try:
+            if len(arguments) > 1:
+                raise ConfigError(f"{arguments[1]!r} is no flag: see --help")
+            if flags.FLAGS.supervised:
+                threading.Thread(target=_end_with_stdin, daemon=True).start()
+            main()
+        except JscaleError as error:
+            print(f"{pathlib.Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+            sys.exit(USER_ERROR_EXIT_CODE)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
+
+    app.run(guarded)
+
+
+def config_from_flags(config_type: type[Config], **given: Any) -> Config:
+    """The config whose fields are `given`, or else the flags of the same name."""
+    values = dict(given)
+    for field in dataclasses.fields(config_type):  # type: ignore[arg-type]
+        if field.name not in values:
+            name = FLAG_OF_FIELD.get(field.name, field.name)
+            values[field.name] = flags.FLAGS[name].value
+    return config_type(**values)
+
+
+def define_cluster_token() -> None:
+    """The flag that `cluster_token` reads."""
+    flags.DEFINE_string(
+        "cluster_token_file",
+        None,
+        "File with the secret that every process of the cluster shows; any text of 16 "
+        "characters or more, readable by you only.",
+        required=True,
+    )
+
+
+def cluster_token() -> str:
+    """The secret in `--cluster_token_file`.
+
+    Raises:
+      ConfigError: it cannot be read, or is too short to be one.
+    """
+    path = pathlib.Path(flags.FLAGS.cluster_token_file)
+    try:
+        token = path.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"--cluster_token_file={path}: {error.strerror}") from error
+    if len(token) < 16:
+        raise ConfigError(
+            f"--cluster_token_file={path}: {len(token)} characters are too few to be a "
+            f"secret; make one with: openssl rand -hex 16"
+        )
+    return token
+
+
+def _end_with_stdin() -> None:
+    """Ends the process at once when whoever holds the other end is gone."""
+    while os.read(0, 4096):
+        pass
+    os._exit(1)

@@ -1,0 +1,64 @@
+"""`jscale-manager`: knows the workers, and makes it so that there are enough."""
+
+from absl import flags
+
+from jscale.cluster.config import CACHE_DIR, COMPUTE_DTYPES, ManagerConfig
+from jscale.cluster.manager import run_manager
+from jscale.launch import mains
+from jscale.plan.kinds import PLAN_KINDS
+
+
+def define_flags() -> None:
+    """One flag for each field of `ManagerConfig`."""
+    flags.DEFINE_string("model", None, "Model to serve: a directory.", required=True)
+    mains.define_cluster_token()
+    flags.DEFINE_string(
+        "listen_address",
+        "127.0.0.1:8470",
+        "HOST:PORT for workers and gateways. This machine only, unless you say so.",
+    )
+    flags.DEFINE_integer(
+        "num_workers", None, "Workers wanted; none: as many as attach by themselves."
+    )
+    flags.DEFINE_string("ready_file", None, "Written with the address once it listens.")
+    flags.DEFINE_string("cache_dir", CACHE_DIR, "Where converted models are kept.")
+    flags.DEFINE_enum(
+        "plan_kind",
+        "binomial",
+        sorted(PLAN_KINDS),
+        "How blocks travel between workers; binomial is the fastest for every number.",
+    )
+    flags.DEFINE_integer(
+        "chunk_size_bytes", None, "What travels at once; none: 1/256 of the model."
+    )
+    flags.DEFINE_integer(
+        "num_pages", None, "KV pages of a worker; none: for max_sequences contexts."
+    )
+    flags.DEFINE_integer("page_tokens", 16, "Tokens of a KV page: little is left over.")
+    flags.DEFINE_integer(
+        "max_sequences", 16, "Sequences a replica decodes together: one tile of rows."
+    )
+    flags.DEFINE_integer(
+        "max_context", None, "Tokens of a sequence; none: the model's, at most 4096."
+    )
+    flags.DEFINE_enum(
+        "compute_dtype",
+        "float32",
+        COMPUTE_DTYPES,
+        "Type of the arithmetic; bfloat16 products are slow on CPUs.",
+    )
+
+
+def main() -> None:
+    """Serves until SIGTERM."""
+    token = mains.cluster_token()
+    run_manager(mains.config_from_flags(ManagerConfig, cluster_token=token))
+
+
+def run() -> None:
+    """The command."""
+    mains.run(define_flags, main)
+
+
+if __name__ == "__main__":
+    run()
