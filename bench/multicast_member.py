@@ -11,13 +11,14 @@ import time
 import types
 from typing import Any, Self
 
-from multicast_memory import ChunkMemory, peak_memory_bytes, reset_peak_memory
+from multicast_memory import peak_memory_bytes, reset_peak_memory
 
 from jscale.core.errors import PeerLostError, TransportError
 from jscale.core.ids import PlanId, WorkerId
 from jscale.plan import multicast
 from jscale.plan.multicast_plan import MulticastPlan
 from jscale.transport.base import Connection, Handler, Hello, Landing
+from jscale.transport.chunk_memory import ChunkMemory
 from jscale.transport.multicast import (
     MulticastMember,
     MulticastObserver,
@@ -64,7 +65,7 @@ class MemberProcess(Handler, MulticastObserver):
         self._addresses = addresses
         self._rank = rank
         self._port = port
-        self._memory = ChunkMemory(size_bytes)
+        self._memory = ChunkMemory(size_bytes, size_bytes)
         self._router = PlanRouter()
         self._inbox: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
         self._connections: dict[WorkerId, Connection] = {}
@@ -92,8 +93,6 @@ class MemberProcess(Handler, MulticastObserver):
                     f"{len(self._connections)} of {num_peers} members are there after "
                     f"{CONNECT_TIMEOUT_S:g} s; is every rank started?"
                 )
-        if self._rank == 0:
-            self._memory.fill()
         return self
 
     def __exit__(
@@ -210,7 +209,9 @@ class MemberProcess(Handler, MulticastObserver):
                 time.sleep(0.05)
 
     def _member(self, case: Case, run: int) -> MulticastMember:
-        self._memory.cut(case.chunk_size_bytes, is_held=self._rank == 0)
+        self._memory.cut(case.chunk_size_bytes)
+        if self._rank == 0:
+            self._memory.fill()
         names = [_name(rank) for rank in range(case.num_members)]
         plan: MulticastPlan = multicast(
             names[:1], names[1:], self._memory.num_chunks, kind=case.plan

@@ -5,7 +5,7 @@
     u32    u8   u8    u16         u32   u32    u32          u32      u32
 
 Little-endian; then `header_len` bytes of header and `payload_len` bytes of payload.
-`crc32c` covers the payload, then the header; `head_crc` the 28 bytes before it.
+`crc32c` covers the payload, then the header; `head_crc` the 24 bytes before it.
 """
 
 import dataclasses

@@ -31,7 +31,7 @@ class MemTransport(Transport):
         self._lock = threading.Lock()
         self._is_closed = False
         self._listeners: list[MemListener] = []
-        self._connections: set[MemConnection] = set()
+        self._connections: set[Connection] = set()
 
     @property
     def config(self) -> TransportConfig:
@@ -104,11 +104,11 @@ class MemTransport(Transport):
           TransportError: this transport is closed; so are the pipes now.
         """
         connection = MemConnection(
-            incoming=incoming,
-            outgoing=outgoing,
-            peer=peer,
-            handler=handler,
-            config=self._config,
+            incoming,
+            outgoing,
+            peer,
+            handler,
+            self._config,
             is_accepted=is_accepted,
             on_ended=self._forget,
         )
@@ -132,7 +132,7 @@ class MemTransport(Transport):
         for connection in connections:
             connection.close()
 
-    def _forget(self, connection: MemConnection) -> None:
+    def _forget(self, connection: Connection) -> None:
         with self._lock:
             self._connections.discard(connection)
 

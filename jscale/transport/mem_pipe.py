@@ -14,11 +14,10 @@ PARCELS_MAX = 4
 
 @dataclasses.dataclass(frozen=True)
 class Parcel:
-    """A frame on its way, with a copy of its bytes."""
+    """A frame on its way, with a copy of its header and payload."""
 
     frame: Frame
-    header: bytes
-    payload: bytes
+    body: bytes
 
 
 class Pipe:

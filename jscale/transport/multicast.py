@@ -103,6 +103,7 @@ class MulticastMember(Landing):
         stall_timeout_s: float = STALL_TIMEOUT_S,
     ) -> None:
         self._plan_id = plan_id
+        self._num_chunks = plan.num_chunks
         self._store = store
         self._observer = observer
         self._stall_timeout_s = stall_timeout_s
@@ -196,7 +197,16 @@ class MulticastMember(Landing):
             connection.close()
 
     def slot(self, connection: Connection, chunk: int) -> memoryview | None:
-        """See `Landing.slot`."""
+        """See `Landing.slot`.
+
+        Raises:
+          TransportError: the plan has no such chunk.
+        """
+        if not 0 <= chunk < self._num_chunks:
+            raise TransportError(
+                f"chunk {chunk} of plan {self._plan_id} from {connection.peer}, which "
+                f"has {self._num_chunks}: the members do not share one plan"
+            )
         with self._changed:
             if self._is_closing:
                 return None

@@ -64,7 +64,7 @@ def send_all(sock: socket.socket, parts: list[memoryview]) -> None:
     while parts:
         try:
             sent = sock.sendmsg(parts)
-        except BlockingIOError as error:
+        except (BlockingIOError, TimeoutError) as error:
             raise PeerLostError("it took nothing for too long") from error
         except OSError as error:
             raise PeerLostError(str(error)) from error

@@ -39,7 +39,7 @@ class TcpTransport(Transport):
         self._lock = threading.Lock()
         self._is_closed = False
         self._listeners: list[TcpListener] = []
-        self._connections: set[TcpConnection] = set()
+        self._connections: set[Connection] = set()
 
     def register(self, memory: memoryview) -> None:
         """See `Transport.register`; the kernel takes any memory."""
@@ -118,7 +118,7 @@ class TcpTransport(Transport):
             connection.start()
         return connection
 
-    def _forget(self, connection: TcpConnection) -> None:
+    def _forget(self, connection: Connection) -> None:
         with self._lock:
             self._connections.discard(connection)
 

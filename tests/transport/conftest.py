@@ -1,0 +1,137 @@
+"""Two or more processes' worth of transport in one test, closed and checked after."""
+
+import queue
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from jscale.core.errors import PeerLostError
+from jscale.core.ids import WorkerId
+from jscale.transport.base import Connection, Handler, Hello, Landing, Transport
+from jscale.transport.checksum import crc32c
+from jscale.transport.registry import SCHEMES, open_transport
+
+PATIENCE_S = 20.0
+ANY_ADDRESS = {"mem": "mem://0", "tcp": "tcp://127.0.0.1:0"}
+THREADS = ("tcp-", "mem-", "multicast-")
+
+
+class Recorder(Handler):
+    """Puts what happens into a queue, as tuples that start with what it was."""
+
+    def __init__(self):
+        self.events = queue.Queue()
+        self.landings = {}
+        self.hold = threading.Event()
+        self.hold.set()
+
+    def next(self, kind):
+        """The next event, which must be of that kind, without the kind."""
+        event = self.events.get(timeout=PATIENCE_S)
+        assert event[0] == kind, event
+        return event[1] if len(event) == 2 else event[1:]
+
+    def opened(self, connection: Connection) -> None:
+        self.events.put(("opened", connection))
+
+    def landing(self, plan: int) -> Landing | None:
+        return self.landings.get(plan)
+
+    def message(self, connection, header: bytes, payload: memoryview) -> None:
+        self.hold.wait(PATIENCE_S)
+        self.events.put(("message", header, payload))
+
+    def announced(self, connection, plan: int, held: bytes) -> None:
+        self.events.put(("announced", plan, held))
+
+    def asked(self, connection, plan: int, chunk: int) -> None:
+        self.events.put(("asked", plan, chunk))
+
+    def lost(self, connection, error: PeerLostError) -> None:
+        self.events.put(("lost", error))
+
+
+class Shelf(Landing):
+    """Slots of one size, in one buffer; chunks in `unwanted` have none."""
+
+    def __init__(self, recorder, num_chunks=4, chunk_size_bytes=1000):
+        self.recorder = recorder
+        self.size = chunk_size_bytes
+        self.memory = bytearray(num_chunks * chunk_size_bytes)
+        self.unwanted = set()
+
+    def bytes_of(self, chunk):
+        return bytes(self.memory[chunk * self.size : (chunk + 1) * self.size])
+
+    def slot(self, connection, chunk):
+        if chunk in self.unwanted:
+            return None
+        return memoryview(self.memory)[chunk * self.size : (chunk + 1) * self.size]
+
+    def landed(self, connection, chunk):
+        self.recorder.events.put(("landed", chunk))
+
+    def failed(self, connection, chunk):
+        self.recorder.events.put(("failed", chunk))
+
+
+class Net:
+    """Transports of one scheme, one for each worker of a test."""
+
+    def __init__(self, scheme: str) -> None:
+        self.scheme = scheme
+        self.any_address = ANY_ADDRESS[scheme]
+        self.transports: list[Transport] = []
+
+    def open(self, worker: str, *, token=b"secret", **options) -> Transport:
+        hello = Hello(WorkerId(worker), token)
+        transport = open_transport(f"{self.scheme}://", hello, **options)
+        self.transports.append(transport)
+        return transport
+
+    def pair(self, **options):
+        """Two connected sides: (connection, recorder) of `a`, and of `b`."""
+        near, far = Recorder(), Recorder()
+        listener = self.open("b").listen(self.any_address, far)
+        connection = self.open("a", **options).connect(listener.address, near)
+        return (connection, near), (far.next("opened"), far)
+
+    def recorder(self):
+        return Recorder()
+
+    def shelf(self, recorder, **options):
+        return Shelf(recorder, **options)
+
+    def close(self) -> None:
+        for transport in self.transports:
+            transport.close()
+
+
+class LyingChecksum:
+    """Right but for the calls whose numbers are given, counted among large buffers."""
+
+    def __init__(self, *lies):
+        self.lies = lies
+        self.num_calls = 0
+
+    def __call__(self, payload, header=b""):
+        crc = crc32c(payload, header)
+        if len(payload) < 500:
+            return crc
+        self.num_calls += 1
+        return crc ^ 1 if self.num_calls - 1 in self.lies else crc
+
+
+@pytest.fixture(params=SCHEMES)
+def net(request) -> Iterator[Net]:
+    made = Net(request.param)
+    yield made
+    made.close()
+    left = [t.name for t in threading.enumerate() if t.name.startswith(THREADS)]
+    assert not left
+
+
+@pytest.fixture
+def lying_checksum():
+    return LyingChecksum
