@@ -27,7 +27,8 @@ def as_bits(leaf: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     on_cpu = all(device.platform == "cpu" for device in leaf.devices())
     if leaf.dtype != jnp.bfloat16 or not on_cpu:
         return leaf
-    return jax.device_put(np.asarray(leaf).view(np.uint16), may_alias=True)
+    bits: Array = jax.device_put(np.asarray(leaf).view(np.uint16), may_alias=True)
+    return bits
 
 
 def decoded(array: Shaped[Array, "..."]) -> Float[Array, "..."]:
