@@ -52,16 +52,20 @@ def run_worker(config: WorkerConfig) -> None:
     """
     # Loading the blocks' executables nests deeply in LLVM; the default overflows.
     threading.stack_size(64 << 20)
-    asyncio.run(Worker(config).serve())
+
+    async def serve() -> None:
+        await Worker(config).serve()
+
+    asyncio.run(serve())
 
 
 class Worker:
-    """Carries out what `WorkerState` wants. Owned by its event loop."""
+    """Carries out what `WorkerState` wants. Owned by the event loop that makes it."""
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
         self._name = WorkerId(config.worker)
-        self._loop = asyncio.get_event_loop()
+        self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[effects.Exit] = self._loop.create_future()
         self._reports: asyncio.Queue[messages.WorkerReport] | None = None
         self._streams = GatewayStreams()

@@ -46,6 +46,7 @@ class WorkerState:
         self._bundle: messages.Bundle | None = None
         self._expected: messages.Bundle | None = None
         self._transfers: set[PlanId] = set()
+        self._unverified: set[PlanId] = set()
         self._pipelines: dict[PipelineId, PipelineSpec] = {}
         self._is_stopping = False
 
@@ -61,8 +62,7 @@ class WorkerState:
             case events.RegionFilled(region):
                 return self._filled(region)
             case events.BlockPublished(block):
-                self._blocks.add(block)
-                return [effects.Report(messages.BlockReady(block))]
+                return self._published(block)
             case events.RegionCorrupt(region, reason):
                 return self._corrupt(region, reason)
             case events.ExecutablesLoaded():
@@ -78,8 +78,7 @@ class WorkerState:
                     )
                 ]
             case events.TransferOver(plan, missing_chunks):
-                self._transfers.discard(plan)
-                return [effects.Report(messages.TransferEnded(plan, missing_chunks))]
+                return self._transfer_over(plan, missing_chunks)
             case events.PeerGone(peer):
                 return [
                     effects.BreakPipelines(peer),
@@ -133,6 +132,7 @@ class WorkerState:
                 if plan not in self._transfers:
                     return []
                 self._transfers.discard(plan)
+                self._unverified.discard(plan)
                 return [effects.StopMulticast(plan)]
             case messages.OpenPipeline(spec):
                 return self._open(spec)
@@ -184,6 +184,30 @@ class WorkerState:
         self._expected = None
         return [effects.CompileExecutables(why_none, ships)]
 
+    def _published(self, block: int) -> list[WorkerEffect]:
+        self._blocks.add(block)
+        reports: list[WorkerEffect] = [effects.Report(messages.BlockReady(block))]
+        if self._is_whole:
+            for plan in sorted(self._unverified):
+                reports.append(effects.Report(messages.TransferEnded(plan, 0)))
+            self._transfers -= self._unverified
+            self._unverified.clear()
+        return reports
+
+    def _transfer_over(self, plan: PlanId, missing_chunks: int) -> list[WorkerEffect]:
+        """Told only when the last block is verified: it may yet turn out corrupt."""
+        if plan not in self._transfers:
+            return []
+        if missing_chunks == 0 and not self._is_whole:
+            self._unverified.add(plan)
+            return []
+        self._transfers.discard(plan)
+        return [effects.Report(messages.TransferEnded(plan, missing_chunks))]
+
+    @property
+    def _is_whole(self) -> bool:
+        return self._spec is not None and len(self._blocks) == self._spec.num_blocks
+
     def _can_run(self, event: events.ExecutablesLoaded) -> list[WorkerEffect]:
         complete = event.is_complete
         self._executables = Executables.COMPLETE if complete else Executables.READY
@@ -209,6 +233,7 @@ class WorkerState:
         """End every transfer as incomplete: the manager plans anew what is missing."""
         plans = sorted(self._transfers)
         self._transfers.clear()
+        self._unverified.clear()
         ended: list[WorkerEffect] = []
         if not plans and region != EXECUTABLES_REGION:
             ended.append(effects.Report(messages.LoadFailed(reason)))
