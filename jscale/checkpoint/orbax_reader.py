@@ -131,9 +131,14 @@ class OrbaxReader(CheckpointReader):
             return np.asarray(stored[where].read().result())
         except (ValueError, OSError) as error:
             raise CheckpointError(
-                f"{self._tree}: {leaf.name} cannot be read ({error}); "
+                f"{self._tree}: {leaf.name} cannot be read ({_brief(error)}); "
                 "fetch or save the checkpoint again"
             ) from error
+
+
+def _brief(error: Exception) -> str:
+    """The message without the pages of settings that TensorStore adds."""
+    return str(error).split(" [tensorstore_spec", maxsplit=1)[0]
 
 
 def _trees(directory: pathlib.Path) -> Sequence[pathlib.Path]:
@@ -156,16 +161,19 @@ def _read_tree(
 
     try:
         metadata = checkpoint.PyTreeCheckpointHandler().metadata(tree)
+        stored = jax.tree.leaves(metadata.tree)
+        # An nnx.State has each array under its Variable's `value`, a pure dict has not.
+        is_state = all(leaf.name.endswith(".value") for leaf in stored)
         leaves = {
-            tuple(leaf.name.removesuffix(".value").split(".")): StoredLeaf(
+            tuple(leaf.name.split("."))[: -1 if is_state else None]: StoredLeaf(
                 leaf.name, tuple(leaf.shape), np.dtype(leaf.dtype).name
             )
-            for leaf in jax.tree.leaves(metadata.tree)
+            for leaf in stored
         }
         driver = "zarr3" if metadata.use_zarr3 else "zarr"
     except (ValueError, OSError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(
-            f"{tree}: not a tree of arrays that Orbax can read ({error}); "
+            f"{tree}: not a tree of arrays that Orbax can read ({_brief(error)}); "
             "save the model's nnx.State with orbax-checkpoint's StandardCheckpointer"
         ) from error
     for leaf in leaves.values():

@@ -1,0 +1,18 @@
+import pytest
+
+from jscale.checkpoint.testing import write_hugging_face
+from jscale.models.testing import TINY_CONFIG, random_tensors
+
+
+@pytest.fixture(scope="session")
+def tensors():
+    """The weights of the tiny model by their Hugging Face names."""
+    return random_tensors(TINY_CONFIG)
+
+
+@pytest.fixture
+def hf_directory(tmp_path, tensors):
+    """The tiny model as `save_pretrained` would write it, in two shards."""
+    directory = tmp_path / "tiny"
+    write_hugging_face(directory, TINY_CONFIG, tensors, num_shards=2)
+    return directory
