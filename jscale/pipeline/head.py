@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence as SequenceOf
 
+import msgspec
+
 from jscale.core.errors import OverloadedError, RequestError
 from jscale.core.ids import BatchId, SequenceId
 from jscale.engine.config import EngineConfig
@@ -62,8 +64,10 @@ class Head:
             self._outbox.emit(gateway, (Returned(sequence, attempt, why),))
             return
         told: ServeEvent | None = None
+        # Clients choose the ids of requests; those of sequences are unique here.
+        request = msgspec.structs.replace(command.request, id=sequence)
         try:
-            ended = self._scheduler.add(Sequence(command.request, command.generated))
+            ended = self._scheduler.add(Sequence(request, command.generated))
         except RequestError as error:
             told = Rejected(sequence, attempt, str(error))
         except OverloadedError as error:
