@@ -94,7 +94,7 @@ def convert(
 
     Args:
       source: a Hugging Face directory or an Orbax checkpoint.
-      target: the directory to be; other files in it are left alone.
+      target: the directory to be; files other than blocks are left alone.
       num_blocks: how many blocks; by default what `jscale.plan.partition.cut` finds.
       dtype: element type of the weights; by default that of the checkpoint.
       progress: told how far it is.
@@ -237,6 +237,10 @@ class _Conversion:
         )
         disk.write_manifest(self._target, manifest)
         (self._target / JOURNAL_FILE).unlink(missing_ok=True)
+        files = {entry.file for entry in self._entries}
+        for path in self._target.glob(disk.BLOCK_FILES):
+            if path.name not in files:  # Of an earlier cut, or of a killed process.
+                path.unlink()
         return manifest
 
 

@@ -16,6 +16,10 @@ _HASH_AT_ONCE_BYTES = 4 * MIB
 """Large enough that hashing runs without the interpreter lock nearly all the time."""
 
 
+BLOCK_FILES = "block-*.bin*"
+"""Pattern of the names of block files, those of unfinished ones included."""
+
+
 def block_file(block: Block) -> str:
     """Name of the file that holds the block."""
     return f"block-{block.index:05d}.bin"

@@ -161,8 +161,12 @@ def test_converting_again_repairs_a_store(hf_directory, tmp_path, tensors):
 def test_other_settings_keep_no_block(hf_directory, tmp_path, settings):
     convert(hf_directory, tmp_path / "store")
     updates = []
-    convert(hf_directory, tmp_path / "store", progress=updates.append, **settings)
+    manifest = convert(
+        hf_directory, tmp_path / "store", progress=updates.append, **settings
+    )
     assert updates[-1].num_kept == 0
+    files = {path.name for path in (tmp_path / "store").glob("block-*")}
+    assert files == {entry.file for entry in manifest.blocks}
 
 
 def test_an_interrupted_change_of_settings_leaves_no_manifest(hf_directory, tmp_path):
