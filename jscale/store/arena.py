@@ -2,6 +2,8 @@
 
 import ctypes
 import mmap
+import queue
+import time
 
 import jax
 
@@ -86,13 +88,16 @@ class Arena:
         if start < end:
             self._mapping.madvise(mmap.MADV_DONTNEED, start, end - start)
 
-    def close(self) -> None:
+    def close(self, timeout_s: float = 1.0) -> None:
         """Unmaps the arena; no memory of it may be used afterwards.
+
+        Waits up to `timeout_s` for array views to die: JAX lets go of what it computed
+        with a moment after the result is there, on a thread of its own.
 
         Raises:
           InUseError: array views or memory views of it are still alive.
         """
-        if self.num_views:
+        if not self._views.wait_until_dead(timeout_s):
             raise InUseError(
                 f"arena of {format_size(self._size_bytes)}: {self.num_views} array "
                 "views are alive; drop them before closing it"
@@ -109,10 +114,35 @@ class Arena:
 
 
 class _Views:
-    """Which views of one arena live; set operations are atomic, so no lock."""
+    """Which views of one arena live.
+
+    Views die on any thread and amid anything, so no lock: set operations are atomic,
+    and `SimpleQueue.put` is made to be called from `__del__`.
+    """
 
     def __init__(self) -> None:
         self.alive: set[int] = set()
+        self._deaths: queue.SimpleQueue[None] | None = None
+
+    def remove(self, view: int) -> None:
+        """Notes a death."""
+        self.alive.discard(view)
+        deaths = self._deaths
+        if deaths is not None:
+            deaths.put(None)
+
+    def wait_until_dead(self, timeout_s: float) -> bool:
+        """Whether none lives, now or after the wait."""
+        self._deaths = deaths = queue.SimpleQueue()
+        end_s = time.monotonic() + timeout_s
+        while self.alive:
+            left_s = end_s - time.monotonic()
+            try:
+                deaths.get(timeout=max(left_s, 0))
+            except queue.Empty:
+                break
+        self._deaths = None
+        return not self.alive
 
 
 class _View:
@@ -123,4 +153,4 @@ class _View:
         views.alive.add(id(self))
 
     def __del__(self) -> None:
-        self._views.alive.discard(id(self))
+        self._views.remove(id(self))

@@ -234,6 +234,9 @@ class BlockStore:
     def evict(self, block: BlockIndex | int) -> None:
         """Forgets a block and gives its memory back to the system.
 
+        JAX holds what it computed with until a moment after the result is there:
+        whoever is refused tries again.
+
         Raises:
           InUseError: array views of it live, or somebody acquired it.
         """
@@ -307,13 +310,13 @@ class BlockStore:
             self._verify(EXECUTABLES_REGION, name, sha256)
         return bytes(self._memory(EXECUTABLES_REGION))
 
-    def close(self) -> None:
-        """Unmaps the arena.
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Unmaps the arena, when its last views have died.
 
         Raises:
-          InUseError: views of it are alive.
+          InUseError: views of it are alive after `timeout_s`.
         """
-        self._arena.close()
+        self._arena.close(timeout_s)
 
     def _verify(self, region_index: int, name: str, expected: str) -> None:
         region = self._regions[region_index]

@@ -2,6 +2,7 @@ import gc
 import mmap
 import subprocess
 import sys
+import threading
 import weakref
 
 import jax
@@ -88,9 +89,19 @@ def test_closing_is_refused_while_a_view_lives():
     arena = Arena(4096)
     view = arena.view(0, TensorLayout("t", "float32", (4,), 0))
     with pytest.raises(InUseError, match="1 array views are alive"):
-        arena.close()
+        arena.close(timeout_s=0)
     del view
     arena.close()
+
+
+def test_closing_waits_for_a_view_to_die():
+    arena = Arena(4096)
+    views = [arena.view(0, TensorLayout("t", "float32", (4,), 0))]
+    closer = threading.Thread(target=arena.close, kwargs={"timeout_s": 60})
+    closer.start()
+    views.clear()
+    closer.join()
+    assert arena.num_views == 0
 
 
 def test_closing_is_refused_while_memory_is_held():
