@@ -1,0 +1,29 @@
+"""Numbers as hills of block characters."""
+
+from collections.abc import Sequence
+
+EIGHTHS = " ▁▂▃▄▅▆▇█"
+
+
+def area_chart(
+    values: Sequence[float], *, width: int, height: int, top: float | None = None
+) -> list[str]:
+    """Lines of text, the highest first; the last value is at the right edge.
+
+    Args:
+      values: 0 or more; only the last `width` are drawn.
+      width: characters of a line.
+      height: number of lines.
+      top: the value that fills the height; by default the largest.
+
+    `area_chart([0, 1, 2], width=4, height=2)` is `["   █", "  ██"]`.
+    """
+    shown = list(values)[-width:]
+    highest = max(shown, default=0) if top is None else top
+    scale = height * 8 / highest if highest > 0 else 0
+    levels = [min(round(value * scale), height * 8) for value in shown]
+    levels = [0] * (width - len(levels)) + levels
+    return [
+        "".join(EIGHTHS[min(max(level - 8 * row, 0), 8)] for level in levels)
+        for row in reversed(range(height))
+    ]
