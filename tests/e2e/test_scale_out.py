@@ -1,0 +1,115 @@
+"""Real processes, real sockets, and the right tokens whatever happens to them."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import jscale
+from jscale.proto.v1 import jscale_pb2 as pb
+from tests.e2e.crowd import Crowd
+
+MAX_TOKENS = 200
+
+
+@pytest.fixture
+def cluster(cache_dir: str) -> Iterator[jscale.LocalCluster]:
+    """One worker whose link needs about 4 s for the model, and slow layers."""
+    with jscale.LocalCluster(
+        jscale.BUNDLED_MODEL,
+        num_workers=1,
+        link_mbit_s=4,
+        emulate_layer_us=1000,
+        max_sequences=4,
+        cache_dir=cache_dir,
+    ) as cluster:
+        yield cluster
+
+
+def watch_until(
+    scale_out: jscale.ScaleOut, holds: Callable[[pb.ModelStatusResponse], bool]
+) -> pb.ModelStatusResponse:
+    for status in scale_out.progress(timeout_s=60):
+        if holds(status):
+            return status
+    raise AssertionError("the scale-out ended before that")
+
+
+def num_blocks_of(status: pb.ModelStatusResponse, worker: str) -> int:
+    return sum(len(each.blocks) for each in status.workers if each.worker == worker)
+
+
+def is_in_mid_transfer(status: pb.ModelStatusResponse, worker: str) -> bool:
+    return 0 < num_blocks_of(status, worker) < len(status.block_sizes_bytes)
+
+
+def test_one_becomes_four_while_it_serves(
+    cluster: jscale.LocalCluster, oracle: list[int]
+) -> None:
+    crowd = Crowd(cluster, 24, MAX_TOKENS)
+    cuts, phases = set(), set()
+    for status in cluster.scale_to(4).progress(timeout_s=90):
+        phases.update(worker.phase for worker in status.workers)
+        cuts.update(
+            tuple((stage.worker, stage.num_blocks) for stage in pipeline.stages)
+            for pipeline in status.pipelines
+        )
+    assert crowd.join() == [oracle[:MAX_TOKENS]] * 24
+    assert {pb.PHASE_LOADING, pb.PHASE_PIPELINED, pb.PHASE_LOCAL} <= phases
+    assert any(cut[0][0] != "w0" and ("w0", 4) in cut for cut in cuts), cuts
+    final = cluster.status()
+    assert [worker.phase for worker in final.workers] == [pb.PHASE_LOCAL] * 4
+    assert final.serving.num_finished == 24
+
+
+def test_kill_9_of_a_target_in_mid_transfer_costs_no_token(
+    cluster: jscale.LocalCluster, oracle: list[int]
+) -> None:
+    crowd = Crowd(cluster, 32, MAX_TOKENS)
+    scale_out = cluster.scale_to(3)
+    watch_until(scale_out, lambda status: is_in_mid_transfer(status, "w1"))
+    cluster.workers["w1"].kill()
+    # A replacement is started: three were asked for.
+    final = scale_out.wait(timeout_s=90)
+    assert {worker.worker for worker in final.workers} == {"w0", "w2", "w3"}
+    assert crowd.join() == [oracle[:MAX_TOKENS]] * 32
+
+
+def test_kill_9_of_the_source_that_is_also_a_stage_costs_no_token(
+    cluster: jscale.LocalCluster, oracle: list[int]
+) -> None:
+    crowd = Crowd(cluster, 32, MAX_TOKENS)
+    scale_out = cluster.scale_to(2)
+    watch_until(
+        scale_out,
+        lambda status: any(
+            len(pipeline.stages) > 1 and pipeline.num_running
+            for pipeline in status.pipelines
+        ),
+    )
+    cluster.workers["w0"].kill()
+    final = scale_out.wait(timeout_s=90)
+    assert {worker.worker for worker in final.workers} == {"w1", "w2"}
+    assert crowd.join() == [oracle[:MAX_TOKENS]] * 32
+
+
+def test_sigterm_of_a_worker_hands_its_sequences_over(
+    cluster: jscale.LocalCluster, oracle: list[int]
+) -> None:
+    cluster.scale_to(2).wait(timeout_s=60)
+    crowd = Crowd(cluster, 8, MAX_TOKENS)
+    running = cluster.workers["w0"]
+    running.terminate()
+    assert crowd.join() == [oracle[:MAX_TOKENS]] * 8
+    running.reap(20)
+    assert running.exit_code == 0
+    assert [worker.worker for worker in cluster.status().workers] == ["w1"]
+
+
+def test_scale_in_lets_the_youngest_go_and_loses_nothing(
+    cluster: jscale.LocalCluster, oracle: list[int]
+) -> None:
+    cluster.scale_to(2).wait(timeout_s=60)
+    crowd = Crowd(cluster, 8, MAX_TOKENS)
+    final = cluster.scale_to(1).wait(timeout_s=30)
+    assert [worker.worker for worker in final.workers] == ["w0"]
+    assert crowd.join() == [oracle[:MAX_TOKENS]] * 8
