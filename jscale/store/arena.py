@@ -133,7 +133,8 @@ class _Views:
 
     def wait_until_dead(self, timeout_s: float) -> bool:
         """Whether none lives, now or after the wait."""
-        self._deaths = deaths = queue.SimpleQueue()
+        deaths: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._deaths = deaths
         end_s = time.monotonic() + timeout_s
         while self.alive:
             left_s = end_s - time.monotonic()
