@@ -37,16 +37,19 @@ def define_flags() -> None:
     )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Plays, sums up, and exits 0 only if every token was right."""
+    mains.expect_no_arguments(arguments)
     logging.set_verbosity(logging.ERROR)
     config = mains.config_from_flags(DemoConfig)
     report = run_demo(config)
     console = Console()
     console.print(report.render())
+    emulated = (
+        f"{config.link_mbit_s:g} Mbit/s links, {config.emulate_layer_us} us layers"
+    )
     console.print(
-        f"[dim]emulated: links of {config.link_mbit_s:g} Mbit/s, layers of "
-        f"{config.emulate_layer_us} us: the figures show the shape, not the speed[/dim]",
+        f"[dim]emulated: {emulated}; the figures show the shape, not the speed[/dim]",
         highlight=False,
     )
     if not report.is_right:

@@ -3,7 +3,7 @@
 from absl import flags
 
 from jscale.cluster.config import CACHE_DIR
-from jscale.launch import mains
+from jscale.launch import cluster_token, mains
 from jscale.server.gateway_config import GatewayConfig
 from jscale.server.gateway_process import run_gateway
 
@@ -14,7 +14,7 @@ def define_flags() -> None:
         "model", None, "Model that the manager serves: a directory.", required=True
     )
     flags.DEFINE_string("manager", "127.0.0.1:8470", "HOST:PORT of the manager.")
-    mains.define_cluster_token()
+    cluster_token.define_flag()
     flags.DEFINE_string(
         "listen_address",
         "127.0.0.1:8480",
@@ -42,9 +42,10 @@ def define_flags() -> None:
     )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Serves until SIGTERM."""
-    token = mains.cluster_token()
+    mains.expect_no_arguments(arguments)
+    token = cluster_token.read()
     run_gateway(mains.config_from_flags(GatewayConfig, cluster_token=token))
 
 

@@ -20,8 +20,11 @@ FLAG_OF_FIELD: Mapping[str, str] = {"model_path": "model", "manager_address": "m
 Config = TypeVar("Config")
 
 
-def run(define_flags: Callable[[], None], main: Callable[[], None]) -> None:
-    """Runs a command: a user's mistake is one line on stderr, without a trace."""
+def run(define_flags: Callable[[], None], main: Callable[[list[str]], None]) -> None:
+    """Runs a command: a user's mistake is one line on stderr, without a trace.
+
+    `main` gets what is given beside the flags.
+    """
     define_flags()
     flags.DEFINE_boolean(
         "supervised", False, "End when standard input closes: whoever started it died."
@@ -30,11 +33,9 @@ def run(define_flags: Callable[[], None], main: Callable[[], None]) -> None:
 
     def guarded(arguments: list[str]) -> None:
         try:
-            if len(arguments) > 1:
-                raise ConfigError(f"{arguments[1]!r} is no flag: see --help")
             if flags.FLAGS.supervised:
                 threading.Thread(target=_end_with_stdin, daemon=True).start()
-            main()
+            main(arguments[1:])
         except JscaleError as error:
             print(f"{pathlib.Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
             sys.exit(USER_ERROR_EXIT_CODE)
@@ -42,6 +43,16 @@ def run(define_flags: Callable[[], None], main: Callable[[], None]) -> None:
             sys.exit(128 + signal.SIGINT)
 
     app.run(guarded)
+
+
+def expect_no_arguments(arguments: list[str]) -> None:
+    """Returns if nothing is given beside the flags.
+
+    Raises:
+      ConfigError: something is, mostly a flag without its dashes.
+    """
+    if arguments:
+        raise ConfigError(f"{arguments[0]!r} is no flag: see --help")
 
 
 def config_from_flags(config_type: type[Config], **given: Any) -> Config:
@@ -52,36 +63,6 @@ def config_from_flags(config_type: type[Config], **given: Any) -> Config:
             name = FLAG_OF_FIELD.get(field.name, field.name)
             values[field.name] = flags.FLAGS[name].value
     return config_type(**values)
-
-
-def define_cluster_token() -> None:
-    """The flag that `cluster_token` reads."""
-    flags.DEFINE_string(
-        "cluster_token_file",
-        None,
-        "File with the secret that every process of the cluster shows; any text of 16 "
-        "characters or more, readable by you only.",
-        required=True,
-    )
-
-
-def cluster_token() -> str:
-    """The secret in `--cluster_token_file`.
-
-    Raises:
-      ConfigError: it cannot be read, or is too short to be one.
-    """
-    path = pathlib.Path(flags.FLAGS.cluster_token_file)
-    try:
-        token = path.read_text().strip()
-    except OSError as error:
-        raise ConfigError(f"--cluster_token_file={path}: {error.strerror}") from error
-    if len(token) < 16:
-        raise ConfigError(
-            f"--cluster_token_file={path}: {len(token)} characters are too few to be a "
-            f"secret; make one with: openssl rand -hex 16"
-        )
-    return token
 
 
 def _end_with_stdin() -> None:

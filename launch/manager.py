@@ -4,14 +4,14 @@ from absl import flags
 
 from jscale.cluster.config import CACHE_DIR, COMPUTE_DTYPES, ManagerConfig
 from jscale.cluster.manager import run_manager
-from jscale.launch import mains
+from jscale.launch import cluster_token, mains
 from jscale.plan.kinds import PLAN_KINDS
 
 
 def define_flags() -> None:
     """One flag for each field of `ManagerConfig`."""
     flags.DEFINE_string("model", None, "Model to serve: a directory.", required=True)
-    mains.define_cluster_token()
+    cluster_token.define_flag()
     flags.DEFINE_string(
         "listen_address",
         "127.0.0.1:8470",
@@ -49,9 +49,10 @@ def define_flags() -> None:
     )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Serves until SIGTERM."""
-    token = mains.cluster_token()
+    mains.expect_no_arguments(arguments)
+    token = cluster_token.read()
     run_manager(mains.config_from_flags(ManagerConfig, cluster_token=token))
 
 

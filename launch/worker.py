@@ -4,7 +4,7 @@ from absl import flags
 
 from jscale.cluster.config import CACHE_DIR, WorkerConfig
 from jscale.cluster.worker import run_worker
-from jscale.launch import mains
+from jscale.launch import cluster_token, mains
 
 
 def define_flags() -> None:
@@ -13,7 +13,7 @@ def define_flags() -> None:
         "worker", None, "Its name, unique in the cluster: w0 say.", required=True
     )
     flags.DEFINE_string("manager", "127.0.0.1:8470", "HOST:PORT of the manager.")
-    mains.define_cluster_token()
+    cluster_token.define_flag()
     flags.DEFINE_string(
         "data_address",
         "tcp://127.0.0.1:0",
@@ -43,9 +43,10 @@ def define_flags() -> None:
     )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Serves until it is told to leave."""
-    token = mains.cluster_token()
+    mains.expect_no_arguments(arguments)
+    token = cluster_token.read()
     run_worker(mains.config_from_flags(WorkerConfig, cluster_token=token))
 
 

@@ -180,6 +180,9 @@ class Client:
         except grpc.RpcError as error:
             code, details = error.code(), error.details()
             known = _ERRORS.get(code, JscaleError)
+            if code is grpc.StatusCode.UNAVAILABLE and "connect" in details:
+                details = f"nobody answers there ({details.rpartition(': ')[2]}): "
+                details += "start jscale-serve, or correct the address"
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 details = "no answer in time: see its log, or wait longer"
             message = f"gateway {self.address}: {details}"

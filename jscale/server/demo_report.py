@@ -91,8 +91,8 @@ class DemoReport:
         ]
         right = len(self.finished) - len(faults)
         lines = [
-            f"the first new worker was there after {since_s[0]:.1f} s, ran a stage after "
-            f"{since_s[1]:.1f} s; all {self.num_workers} were local after "
+            f"the first new worker was there after {since_s[0]:.1f} s, ran a stage "
+            f"after {since_s[1]:.1f} s; all {self.num_workers} were local after "
             f"{since_s[2]:.1f} s",
             f"live requests handed over: {self.num_handed_over}",
             f"{right} of {len(self.finished)} requests have exactly the tokens of a "

@@ -39,11 +39,14 @@ class LocalCluster:
             cluster.scale_to(4).wait()
     """
 
-    def __init__(self, model: str, num_workers: int = 1, **settings: Any) -> None:
+    def __init__(
+        self, model: str | LocalClusterConfig, num_workers: int = 1, **settings: Any
+    ) -> None:
         """Returns when the model is served.
 
         Args:
-          model: a directory: a block store, or a checkpoint that is converted.
+          model: a directory: a block store, or a checkpoint that is converted; or a
+            whole config, and nothing else.
           num_workers: worker processes at the start.
           **settings: further fields of `LocalClusterConfig`.
 
@@ -52,8 +55,11 @@ class LocalCluster:
           ConfigError: a setting cannot be used.
           UnavailableError: a process ended, or took too long; its log says why.
         """
-        self.config = LocalClusterConfig(model, num_workers, **settings)
-        store = str(block_store(model, self.config.cache_dir))
+        if isinstance(model, LocalClusterConfig):
+            self.config = model
+        else:
+            self.config = LocalClusterConfig(model, num_workers, **settings)
+        store = str(block_store(self.config.model, self.config.cache_dir))
         self._runtime_dir, self._is_temporary = _runtime_dir(self.config.runtime_dir)
         self._token_file, self._token = _write_token(self._runtime_dir)
         self._manager: ChildProcess | None = None
@@ -185,6 +191,7 @@ class LocalCluster:
             ready_file=str(ready_file),
             cache_dir=config.cache_dir,
             plan_kind=config.plan_kind,
+            executes_while_loading=config.executes_while_loading,
             max_sequences=config.max_sequences,
             max_context=config.max_context,
             compute_dtype=config.compute_dtype,

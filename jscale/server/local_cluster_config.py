@@ -17,6 +17,7 @@ class LocalClusterConfig:
       link_mbit_s: emulated rate of each worker's link; None: as fast as it goes.
       emulate_layer_us: each stage takes at least this long per layer, by waiting.
       plan_kind: how blocks travel between workers.
+      executes_while_loading: targets serve with the blocks they have.
       max_sequences: sequences that one replica decodes together.
       max_context: tokens of a sequence; None: as the model allows, at most 4096.
       compute_dtype: element type of the arithmetic.
@@ -34,6 +35,7 @@ class LocalClusterConfig:
     link_mbit_s: float | None = None
     emulate_layer_us: int = 0
     plan_kind: str = "binomial"
+    executes_while_loading: bool = True
     max_sequences: int = 16
     max_context: int | None = None
     compute_dtype: str = "float32"

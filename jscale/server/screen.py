@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.live import Live
 
 from jscale.server.dashboard import draw
-from jscale.server.snapshot import Snapshot, pipeline_text
+from jscale.server.snapshot import Snapshot, status_line
 
 REFRESH_PER_S = 10
 
@@ -53,11 +53,5 @@ class Screen:
 
 
 def plain_line(snapshot: Snapshot) -> str:
-    """Holdings and pipelines in one line: `w0 5/5 w1 2/5 | w0[all]  w1[0-1] → …`."""
-    status = snapshot.status
-    num_blocks = len(status.block_sizes_bytes)
-    workers = " ".join(
-        f"{w.worker} {len(w.blocks)}/{num_blocks}" for w in status.workers
-    )
-    pipelines = "  ".join(pipeline_text(pipeline) for pipeline in status.pipelines)
-    return f"{snapshot.headline}: {workers} | {pipelines}"
+    """What happens, and the cluster, in one line."""
+    return f"{snapshot.headline}: {status_line(snapshot.status)}"

@@ -28,6 +28,18 @@ class Snapshot:
     num_wrong: int
 
 
+def status_line(status: pb.ModelStatusResponse) -> str:
+    """Holdings and pipelines: `w0 5/5 w1 2/5 | w0[all]  w1[0-1] → w0[2-4]`."""
+    num_blocks = len(status.block_sizes_bytes)
+    workers = " ".join(
+        f"{worker.worker} {len(worker.blocks)}/{num_blocks}"
+        for worker in status.workers
+    )
+    pipelines = "  ".join(pipeline_text(pipeline) for pipeline in status.pipelines)
+    note = f" | {status.note}" if status.note else ""
+    return f"{workers} | {pipelines}{note}"
+
+
 def pipeline_text(pipeline: pb.Pipeline) -> str:
     """Which worker runs which blocks: `w1[0-2] → w0[3-4]`."""
     return " → ".join(
