@@ -28,6 +28,11 @@ def define_flags() -> None:
         sorted(PLAN_KINDS),
         "How blocks travel between workers; binomial is the fastest for every number.",
     )
+    flags.DEFINE_boolean(
+        "executes_while_loading",
+        True,
+        "Workers serve with the blocks they have; off: with the whole model only.",
+    )
     flags.DEFINE_integer(
         "chunk_size_bytes", None, "What travels at once; none: 1/256 of the model."
     )

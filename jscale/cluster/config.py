@@ -24,6 +24,8 @@ class ManagerConfig:
         listens; None writes none.
       cache_dir: where converted checkpoints go.
       plan_kind: how blocks travel from the workers that hold them.
+      executes_while_loading: targets serve with the blocks they have; without, a
+        worker serves once it holds the whole model.
       chunk_size_bytes: what travels at once; None: as suits the size of the model.
       num_pages: KV pages of a worker; None: enough for `max_sequences` whole contexts.
       page_tokens: tokens of a KV page.
@@ -39,6 +41,7 @@ class ManagerConfig:
     ready_file: str | None = None
     cache_dir: str = CACHE_DIR
     plan_kind: str = "binomial"
+    executes_while_loading: bool = True
     chunk_size_bytes: int | None = None
     num_pages: int | None = None
     page_tokens: int = 16

@@ -17,7 +17,8 @@ class LocalClusterConfig:
       link_mbit_s: emulated rate of each worker's link; None: as fast as it goes.
       emulate_layer_us: each stage takes at least this long per layer, by waiting.
       plan_kind: how blocks travel between workers.
-      executes_while_loading: targets serve with the blocks they have.
+      executes_while_loading: workers serve with the blocks they have; without, once
+        they hold the whole model.
       max_sequences: sequences that one replica decodes together.
       max_context: tokens of a sequence; None: as the model allows, at most 4096.
       compute_dtype: element type of the arithmetic.

@@ -68,6 +68,8 @@ class Router:
         self._unavailable_since_ns: int | None = now_ns
         self._num_arrived = 0
         self.num_handed_over = 0
+        self.num_tokens_of: Counter[WorkerId] = Counter()
+        """Tokens that a worker contributed to, as any stage of a replica."""
 
     @property
     def num_queued(self) -> int:
@@ -166,6 +168,7 @@ class Router:
             case Emitted(index=index) if index == len(live.generated):
                 live.generated.append(event.token)
                 live.num_fruitless = 0
+                self.num_tokens_of.update(live.replica.workers)
                 return [Deliver(live.sequence, index, event.token, event.logprob)]
             case Emitted(index=index) if index < len(live.generated):
                 return []

@@ -32,6 +32,7 @@ def status_response(
                 blocks=worker.blocks,
                 received_bytes=worker.received_bytes,
                 bytes_per_s=worker.bytes_per_s,
+                num_tokens=router.num_tokens_of[worker.worker],
             )
             for worker in status.workers
         ],

@@ -124,18 +124,20 @@ class ModelStatusResponse(_message.Message):
     def __init__(self, model: _Optional[str] = ..., block_sizes_bytes: _Optional[_Iterable[int]] = ..., num_workers_wanted: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., pipelines: _Optional[_Iterable[_Union[Pipeline, _Mapping]]] = ..., serving: _Optional[_Union[Serving, _Mapping]] = ..., note: _Optional[str] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("worker", "phase", "blocks", "received_bytes", "bytes_per_s")
+    __slots__ = ("worker", "phase", "blocks", "received_bytes", "bytes_per_s", "num_tokens")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
     worker: str
     phase: Phase
     blocks: _containers.RepeatedScalarFieldContainer[int]
     received_bytes: int
     bytes_per_s: float
-    def __init__(self, worker: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., blocks: _Optional[_Iterable[int]] = ..., received_bytes: _Optional[int] = ..., bytes_per_s: _Optional[float] = ...) -> None: ...
+    num_tokens: int
+    def __init__(self, worker: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., blocks: _Optional[_Iterable[int]] = ..., received_bytes: _Optional[int] = ..., bytes_per_s: _Optional[float] = ..., num_tokens: _Optional[int] = ...) -> None: ...
 
 class Pipeline(_message.Message):
     __slots__ = ("id", "stages", "num_running", "capacity")
