@@ -1,0 +1,400 @@
+"""The house rules that a machine can hold. A failure says what to do.
+
+Each rule is a function from one file to its complaints, tried on a bad example first.
+"""
+
+import ast
+import dataclasses
+import functools
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+CODE_FOLDERS = ("jscale", "models", "launch", "bench")
+GENERATED = re.compile(r"_pb2(_grpc)?\.pyi?$")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "jscale/README.md", "bench/README.md")
+
+FILE_LINES_MAX = 400
+FUNCTION_LINES_MAX = 70
+MAIN_LINES_MAX = 79
+
+VAGUE_NAMES = {"common", "helpers", "misc", "tools", "util", "utils"}
+LAZY_FUNCTIONS = {"__getattr__", "__dir__"}
+MACHINE_PATH = re.compile(r"(?<![\w.~}])/(home|mnt|root|tmp|work)/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One file, by its path from the root of the project."""
+
+    path: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        return pathlib.PurePosixPath(self.path).name
+
+    @property
+    def num_lines(self) -> int:
+        return len(self.text.splitlines())
+
+    @functools.cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+
+Complaints = Iterator[str]
+Rule = Callable[[Source], Complaints]
+
+
+# --- rules for Python files -----------------------------------------------------------
+
+
+def file_is_short(source: Source) -> Complaints:
+    if source.num_lines > FILE_LINES_MAX:
+        yield (
+            f"{source.num_lines} lines: split it into files of one subject each, "
+            f"of at most {FILE_LINES_MAX}"
+        )
+
+
+def functions_are_short(source: Source) -> Complaints:
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            num_lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if num_lines > FUNCTION_LINES_MAX:
+                yield (
+                    f"{node.name} has {num_lines} lines: give its steps names of "
+                    f"their own, at most {FUNCTION_LINES_MAX} lines each"
+                )
+
+
+def main_is_short(source: Source) -> Complaints:
+    is_main = source.path.startswith("launch/") and "__main__" in source.text
+    if is_main and source.num_lines > MAIN_LINES_MAX:
+        yield (
+            f"{source.num_lines} lines: a main is flags, a config and one call; move "
+            f"the rest into the library until at most {MAIN_LINES_MAX} are left"
+        )
+
+
+def module_has_a_docstring(source: Source) -> Complaints:
+    if not source.path.startswith("tests/") and not ast.get_docstring(source.tree):
+        yield "no docstring: say in the first line what one finds here"
+
+
+def package_is_bare(source: Source) -> Complaints:
+    if source.name == "__init__.py":
+        for node in source.tree.body:
+            if not _is_bare(node):
+                yield (
+                    f"line {node.lineno}: an __init__ holds a docstring and lazy "
+                    "names; move this into a module of the package"
+                )
+
+
+def imports_are_absolute(source: Source) -> Complaints:
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+            if node.level:
+                yield f"line {node.lineno}: write the import from jscale on"
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for folder in {name.split(".")[0] for name in names} & {"models", "launch"}:
+            yield f"line {node.lineno}: {folder} is imported as jscale.{folder}"
+
+
+def name_says_what_is_in_it(source: Source) -> Complaints:
+    for part in pathlib.PurePosixPath(source.path).with_suffix("").parts:
+        if part in VAGUE_NAMES:
+            yield f"{part!r} says nothing: name it after what is in it"
+
+
+def names_no_machine(source: Source) -> Complaints:
+    """Tests may: a path that does not exist is often what they are about."""
+    if source.path.startswith("tests/"):
+        return
+    for number, line in enumerate(source.text.splitlines(), 1):
+        if found := MACHINE_PATH.search(line):
+            yield (
+                f"line {number}: {found[0]} is a place on somebody's machine; take "
+                "the path as an argument, or use tempfile"
+            )
+
+
+PYTHON_RULES: tuple[Rule, ...] = (
+    file_is_short,
+    functions_are_short,
+    main_is_short,
+    module_has_a_docstring,
+    package_is_bare,
+    imports_are_absolute,
+    name_says_what_is_in_it,
+    names_no_machine,
+)
+
+
+def _is_bare(node: ast.stmt) -> bool:
+    match node:
+        case ast.Expr(ast.Constant(str())):
+            return True
+        case ast.Import(names):
+            return all(alias.name in sys.stdlib_module_names for alias in names)
+        case ast.ImportFrom(module=module):
+            return (module or "").split(".")[0] in sys.stdlib_module_names
+        case ast.If(test=ast.Name("TYPE_CHECKING")):
+            return True
+        case ast.If(test=ast.Compare(left=ast.Name("__name__")), body=[ast.Raise()]):
+            return True
+        case ast.Assign() | ast.AnnAssign():
+            return True
+        case ast.FunctionDef(name=name):
+            return name in LAZY_FUNCTIONS
+    return False
+
+
+# --- rules for documents --------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Commands:
+    """What can be typed: make targets, and the flags of each command."""
+
+    targets: frozenset[str]
+    flags: dict[str, frozenset[str]]
+
+
+def commands_exist(document: str, commands: Commands) -> Complaints:
+    """Complaints about `make x` and `jscale-x --flag` in code that do not exist."""
+    for line in _code_lines(document):
+        for target in re.findall(r"(?:^|[\s`;&])make ([a-z][\w-]*)", line):
+            if target not in commands.targets:
+                yield f"`make {target}`: the Makefile has no such target"
+        for name, options in re.findall(r"(jscale-[a-z]+)([^|;&]*)", line):
+            if name not in commands.flags:
+                yield f"`{name}`: pyproject.toml has no such script"
+                continue
+            for flag in re.findall(r"--(?:no)?([a-z_]+)", options):
+                known = commands.flags[name]
+                if not {flag, f"no{flag}"} & known and flag != "help":
+                    yield f"`{name} --{flag}`: it has no such flag"
+
+
+def links_lead_somewhere(source: Source, exists: Callable[[str], bool]) -> Complaints:
+    folder = os.path.dirname(source.path)
+    for link in re.findall(r"\]\(([^)#\s]+)", source.text):
+        if "://" not in link and not exists(
+            os.path.normpath(os.path.join(folder, link))
+        ):
+            yield f"link to {link}, which is not there"
+
+
+def map_is_complete(text: str, modules: dict[str, list[str]]) -> Complaints:
+    """Complaints about modules without a line in the section of their package."""
+    sections = re.split(r"^#+ ", text, flags=re.MULTILINE)
+    by_title = {section.split("\n", 1)[0].strip(): section for section in sections}
+    for package, names in modules.items():
+        section = by_title.get(f"`{package}`")
+        if section is None:
+            yield f"no section `{package}`: say what the package is for"
+            continue
+        for name in names:
+            if f"`{name}`" not in section:
+                yield f"section `{package}` lacks `{name}`: give it a line"
+
+
+def _code_lines(document: str) -> list[str]:
+    """Lines of code blocks, continued ones joined, and spans of code."""
+    indented = re.findall(r"^(?: {4}|\t)(.*)$", document, re.MULTILINE)
+    fenced = re.findall(r"^```\w*\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+    joined = "\n".join((*indented, *fenced)).replace("\\\n", " ")
+    return [*joined.splitlines(), *re.findall(r"`([^`\n]+)`", document)]
+
+
+# --- the house ------------------------------------------------------------------------
+
+
+def sources(*suffixes: str) -> Iterator[Source]:
+    for folder in (*CODE_FOLDERS, "tests"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            relative = path.relative_to(ROOT).as_posix()
+            is_ours = path.suffix in suffixes and not GENERATED.search(path.name)
+            if is_ours and path.is_file() and "__pycache__" not in relative:
+                yield Source(relative, path.read_text("utf-8"))
+
+
+def others() -> Iterator[Source]:
+    """What people read or run that is not Python."""
+    found = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("jscale/**/*.sh")]
+    for path in (*found, ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / ".ci/run"):
+        if path.is_file():
+            yield Source(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))
+
+
+def commands() -> Commands:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = re.findall(r"^([a-z][\w-]*)\s*:(?!=)", makefile, re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    launch = {path.stem: path.read_text("utf-8") for path in ROOT.glob("launch/*.py")}
+    shared = "".join(text for text in launch.values() if "__main__" not in text)
+    flags = {}
+    for script, entry in project["scripts"].items():
+        text = shared + launch[entry.partition(":")[0].rpartition(".")[2]]
+        flags[script] = frozenset(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text))
+    return Commands(frozenset(targets), flags)
+
+
+@pytest.mark.parametrize("rule", PYTHON_RULES, ids=lambda rule: rule.__name__)
+def test_every_python_file_keeps_the_rule(rule):
+    complaints = [f"{s.path}: {c}" for s in sources(".py") for c in rule(s)]
+    assert not complaints, "\n" + "\n".join(complaints)
+
+
+def test_no_other_file_names_a_machine():
+    complaints = [f"{s.path}: {c}" for s in others() for c in names_no_machine(s)]
+    assert not complaints, "\n" + "\n".join(complaints)
+
+
+@pytest.mark.parametrize("folder", ["models", "launch"])
+def test_the_folders_beside_the_package_are_linked_into_it(folder):
+    link = ROOT / "jscale" / folder
+    hint = f"restore it: ln -sfn ../{folder} jscale/{folder}"
+    assert link.is_symlink(), f"jscale/{folder} is no link: {hint}"
+    assert os.readlink(link) == f"../{folder}", hint
+
+
+def test_documents_name_commands_that_exist():
+    known = commands()
+    complaints = [
+        f"{name}: {complaint}"
+        for name in DOCUMENTS
+        if (ROOT / name).exists()
+        for complaint in commands_exist((ROOT / name).read_text("utf-8"), known)
+    ]
+    assert not complaints, "\n" + "\n".join(complaints)
+
+
+def test_documents_link_to_what_is_there():
+    complaints = [
+        f"{source.path}: {complaint}"
+        for source in others()
+        if source.name.endswith(".md")
+        for complaint in links_lead_somewhere(source, lambda p: (ROOT / p).exists())
+    ]
+    assert not complaints, "\n" + "\n".join(complaints)
+
+
+def test_the_map_names_every_module():
+    modules: dict[str, list[str]] = {}
+    for source in sources(".py"):
+        package, _, name = source.path.removesuffix(".py").rpartition("/")
+        package = package.removeprefix("jscale/").partition("/")[0]
+        is_ours = source.path.startswith(("jscale/", "models/", "launch/", "bench/"))
+        if is_ours and package != "jscale" and name != "__init__":
+            modules.setdefault(package, []).append(name)
+    complaints = list(
+        map_is_complete((ROOT / "jscale/README.md").read_text("utf-8"), modules)
+    )
+    assert not complaints, "\njscale/README.md: " + "\n".join(complaints)
+
+
+def test_import_jscale_brings_neither_jax_nor_grpc():
+    asked = "import jscale, sys; print({'jax', 'grpc'} & set(sys.modules))"
+    said = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, cwd=ROOT
+    )
+    assert said.stdout == "set()\n", f"import them where they are used: {said}"
+
+
+# --- the rules themselves -------------------------------------------------------------
+
+
+LONG_FUNCTION = "def f():\n" + "    pass\n" * FUNCTION_LINES_MAX
+
+BAD: list[tuple[Rule, str, str]] = [
+    (file_is_short, "jscale/a.py", "x = 1\n" * (FILE_LINES_MAX + 1)),
+    (functions_are_short, "jscale/a.py", LONG_FUNCTION),
+    (functions_are_short, "tests/test_a.py", "class A:\n  async " + LONG_FUNCTION[:-1]),
+    (main_is_short, "launch/a.py", "x = 1\n" * 79 + "if __name__ == '__main__': f()\n"),
+    (module_has_a_docstring, "bench/a.py", "# A comment.\nx = 1\n"),
+    (package_is_bare, "jscale/a/__init__.py", "from jscale.core import ids\n"),
+    (package_is_bare, "jscale/a/__init__.py", "def public():\n    pass\n"),
+    (package_is_bare, "jscale/a/__init__.py", "class A:\n    pass\n"),
+    (imports_are_absolute, "jscale/a.py", "from . import b\n"),
+    (imports_are_absolute, "jscale/a.py", "from models import llama\n"),
+    (imports_are_absolute, "jscale/a.py", "def f():\n    import launch.serve\n"),
+    (name_says_what_is_in_it, "jscale/core/utils.py", ""),
+    (name_says_what_is_in_it, "jscale/helpers/a.py", ""),
+    (names_no_machine, "jscale/a.py", "PATH = '/" + "home/me/model'\n"),
+    (names_no_machine, "README.md", "    cd /" + "tmp/jscale\n"),
+]
+
+
+@pytest.mark.parametrize(("rule", "path", "text"), BAD)
+def test_a_rule_complains_of_a_bad_example_once(rule, path, text):
+    assert len(list(rule(Source(path, text)))) == 1
+
+
+GOOD_PACKAGE = '''"""Says what is here."""
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jscale.core.ids import WorkerId
+
+__all__ = ["WorkerId"]
+
+def __getattr__(name):
+    return getattr(importlib.import_module("jscale.core.ids"), name)
+'''
+
+
+@pytest.mark.parametrize("rule", PYTHON_RULES, ids=lambda rule: rule.__name__)
+def test_no_rule_complains_of_a_good_example(rule):
+    assert not list(rule(Source("jscale/a/__init__.py", GOOD_PACKAGE)))
+    assert not list(rule(Source("launch/a.py", '"""Says."""\nimport jscale.models\n')))
+
+
+KNOWN = Commands(frozenset({"test"}), {"jscale-serve": frozenset({"model", "verbose"})})
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "    make tset\n",
+        "Run `make tset`.\n",
+        "```bash\njscale-sreve\n```\n",
+        "    jscale-serve --modle=x\n",
+        "    jscale-serve --model=x \\\n      --port=1\n",
+    ],
+)
+def test_commands_that_do_not_exist_are_found(document):
+    assert len(list(commands_exist(document, KNOWN))) == 1
+
+
+def test_commands_that_exist_are_not_complained_of():
+    document = "    make test && jscale-serve --model=x --noverbose --help\nmake sure\n"
+    assert not list(commands_exist(document, KNOWN))
+
+
+def test_a_dead_link_is_found():
+    source = Source("a/README.md", "[b](b.md) [c](../c.md#d) [e](https://e)")
+    assert not list(links_lead_somewhere(source, {"a/b.md", "c.md"}.__contains__))
+    assert len(list(links_lead_somewhere(source, {"a/b.md"}.__contains__))) == 1
+
+
+def test_a_module_that_the_map_lacks_is_found():
+    text = "# Map\n## `plan`\n| `chain` | … |\n## `core`\n| `ids` | … |\n"
+    assert not list(map_is_complete(text, {"plan": ["chain"], "core": ["ids"]}))
+    assert len(list(map_is_complete(text, {"plan": ["chain", "ids"]}))) == 1
+    assert len(list(map_is_complete(text, {"store": ["arena"]}))) == 1
