@@ -87,12 +87,19 @@ def choose_pipelines(
     *,
     num_blocks: int,
     policy: ExecutionPolicy,
+    only_complete: bool = False,
 ) -> list[tuple[ExecutionPipeline, frozenset[WorkerId]]]:
-    """The pipelines to open now, each with the workers for whose sake it is opened."""
+    """The pipelines to open now, each with the workers for whose sake it is opened.
+
+    With `only_complete`, workers that still load take no part.
+    """
     able = {
         record.worker: record.blocks
         for record in workers.values()
-        if record.has_executables and not record.is_leaving and record.blocks
+        if record.has_executables
+        and not record.is_leaving
+        and record.blocks
+        and (is_complete(record, num_blocks) or not only_complete)
     }
     current = {r.pipeline: r for r in pipelines if not r.is_closing}
     proposed = propose(

@@ -33,7 +33,10 @@ def run_manager(config: ManagerConfig) -> None:
       UnavailableError: the address cannot be listened on.
     """
     spec, model_path = load_model_spec(config)
-    policy = ManagerPolicy(multicast_kind=config.plan_kind)
+    policy = ManagerPolicy(
+        multicast_kind=config.plan_kind,
+        executes_while_loading=config.executes_while_loading,
+    )
     state = ManagerState(
         spec,
         model_path=str(model_path),

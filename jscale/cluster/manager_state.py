@@ -36,6 +36,7 @@ class ManagerPolicy:
 
     execution: ExecutionPolicy = dataclasses.field(default_factory=ExecutionPolicy)
     multicast_kind: str = "binomial"
+    executes_while_loading: bool = True
 
 
 class ManagerState:
@@ -252,6 +253,7 @@ class ManagerState:
             self._pipelines,
             num_blocks=self._spec.num_blocks,
             policy=self._policy.execution,
+            only_complete=not self._policy.executes_while_loading,
         ):
             self._pipelines.open(
                 pipeline,

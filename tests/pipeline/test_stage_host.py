@@ -10,7 +10,7 @@ PROMPTS = {
     "b": (1, 378, 432, 383, 286, 261, 376, 298, 315, 421),
     "c": (1,),
     "d": (1, 395, 317),
-    "e": tuple([1, *range(260, 300)]),
+    "e": (1, *range(260, 300)),
 }
 
 
@@ -132,11 +132,9 @@ def test_loss_of_a_stage_in_mid_request_changes_no_token(
 
 def test_pages_are_given_back_when_pipelines_close(world: World) -> None:
     world.add_worker("w0")
-    opened = []
+    opened = [world.open(("w0", 5)) for _ in range(8)]
     with pytest.raises(OverloadedError, match="pages wanted"):
-        while True:
-            opened.append(world.open(("w0", 5)))
-    assert len(opened) == 8
+        world.open(("w0", 5))
     for spec in opened:
         world.close(spec)
     assert [pipeline for _, pipeline in world.closed] == [s.pipeline for s in opened]
