@@ -98,10 +98,11 @@ class FakeHead:
         self.submits = asyncio.Queue()
         self.cancels = asyncio.Queue()
         self.tokens_at_once = 10**6
-        self._write = None
+        self._lock = asyncio.Lock()
+        self._stream = None
 
     async def serve(self, incoming, write):
-        self._write = write
+        self._stream = write
         async for command in incoming:
             match command:
                 case Submit():
@@ -124,6 +125,10 @@ class FakeHead:
                 events.append(Finished(*who, "length"))
         if events:
             await self._write(ServeEvents(tuple(events)))
+
+    async def _write(self, events):
+        async with self._lock:
+            await self._stream(events)
 
     async def give_back(self, submit):
         returned = Returned(submit.sequence, submit.attempt, "it closes")
