@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from jscale.core.errors import TransportError
 from jscale.core.units import NS_PER_S
 from jscale.engine.batch import StepBatch
 from jscale.engine.config import TILE_ROWS
@@ -105,21 +106,50 @@ class StageExecutor:
           Sampled rows if the stage has the model's last block, else activations.
 
         Raises:
-          TransportError: the batch names pages that the replica lacks.
+          TransportError: the batch or the activations are not what this worker's
+            settings and the replica's pages allow; nothing was computed.
         """
         start_ns = self._emulation.now_ns()
         blocks = self._program.partition.blocks[first_block : first_block + num_blocks]
         assert len(blocks) == num_blocks >= 1, (first_block, num_blocks)
         assert self.holds(first_block, num_blocks), (first_block, num_blocks)
-        bucket = self._program.engine.bucket_for(batch.num_rows)
-        rows = pack_rows(batch, page_map, bucket)
+        bucket = self._bucket_for(batch)
+        rows = pack_rows(
+            batch,
+            page_map,
+            bucket=bucket,
+            pages_per_sequence=self._program.engine.pages_per_sequence,
+        )
         num_tiles = np.int32(-(-batch.num_rows // TILE_ROWS))
-        value: Any = None if x is None else _pad(x, bucket)
+        value: Any = None if first_block == 0 else self._pad(x, batch, bucket)
         for group in self._groups(first_block, num_blocks, bucket):
             value = self._call(group, bucket, rows, num_tiles, value)
         result = _to_host(value, batch.num_rows)
         self._emulate(sum(block.num_layers for block in blocks), start_ns)
         return result
+
+    def _bucket_for(self, batch: StepBatch) -> int:
+        """The bucket of a batch that may come from another worker."""
+        engine = self._program.engine
+        if batch.num_rows > engine.row_buckets[-1]:
+            raise TransportError(
+                f"a micro-batch has {batch.num_rows} rows, at most "
+                f"{engine.row_buckets[-1]} are expected; close the pipeline"
+            )
+        return engine.bucket_for(batch.num_rows)
+
+    def _pad(self, x: Activations | None, batch: StepBatch, bucket: int) -> Activations:
+        """The activations, and zeros for the rows that only fill the tile."""
+        width = self._program.model.hidden_size
+        assert x is not None, "only the first stage starts from token ids"
+        if x.shape != (batch.num_rows, width) or x.dtype != self.activation_dtype:
+            raise TransportError(
+                f"activations are {x.dtype}{list(x.shape)}, expected "
+                f"{self.activation_dtype}{[batch.num_rows, width]}; close the pipeline"
+            )
+        padded = np.zeros((bucket, width), x.dtype)
+        padded[: len(x)] = x
+        return padded
 
     def _groups(
         self, first_block: int, num_blocks: int, bucket: int
@@ -173,13 +203,6 @@ class StageExecutor:
         wait_ns = end_ns - self._emulation.now_ns()
         if self._emulation.layer_ns and wait_ns > 0:
             self._emulation.sleep_s(wait_ns / NS_PER_S)
-
-
-def _pad(x: Activations, bucket: int) -> Activations:
-    """The activations with zeros for the rows that are only there for the tile."""
-    padded = np.zeros((bucket, *x.shape[1:]), x.dtype)
-    padded[: len(x)] = x
-    return padded
 
 
 def _to_host(value: Any, num_rows: int) -> Activations | SampledRows:

@@ -48,16 +48,26 @@ class RowFields:
 
 
 def pack_rows(
-    batch: StepBatch, page_map: npt.NDArray[np.int32], bucket: int
+    batch: StepBatch,
+    page_map: npt.NDArray[np.int32],
+    *,
+    bucket: int,
+    pages_per_sequence: int,
 ) -> npt.NDArray[np.int32]:
     """The rows of a batch, with this worker's physical pages.
 
     Rows after `num_rows` are zeros: they write to the padding page and give nothing.
 
     Raises:
-      TransportError: the batch names pages or positions that the replica lacks.
+      TransportError: the batch names pages that the replica lacks, or tables of
+        another length than this worker's settings give.
     """
     num_rows, num_pages = batch.num_rows, batch.page_tables.shape[1]
+    if num_pages != pages_per_sequence:
+        raise TransportError(
+            f"a micro-batch has tables of {num_pages} pages, expected "
+            f"{pages_per_sequence}; close the pipeline"
+        )
     if batch.page_tables.min() < 0 or batch.page_tables.max() >= len(page_map):
         raise TransportError(
             f"a micro-batch names pages {batch.page_tables.min()} to "

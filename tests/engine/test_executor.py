@@ -184,7 +184,25 @@ def one_row(**changes) -> StepBatch:
 def test_pages_that_a_replica_lacks_are_refused(page):
     batch = one_row(page_tables=np.full((1, 32), page, np.int32))
     with pytest.raises(TransportError, match="the replica has 0 to 2"):
-        pack_rows(batch, np.array([0, 8, 9], np.int32), 16)
+        pack_rows(
+            batch, np.array([0, 8, 9], np.int32), bucket=16, pages_per_sequence=32
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "x", "message"),
+    [
+        ({}, np.zeros((2, 64), np.float32), r"float32\[2, 64\], expected float32\[1"),
+        ({}, np.zeros((1, 65), np.float32), r"float32\[1, 65\], expected"),
+        ({}, np.zeros((1, 64), np.float64), r"float64\[1, 64\], expected"),
+        ({"page_tables": np.zeros((1, 9), np.int32)}, None, "of 9 pages, expected 32"),
+        ({"token_ids": np.zeros(129, np.int32)}, None, "129 rows, at most 128"),
+    ],
+)
+def test_what_a_peer_should_not_send_is_refused(bundled, changes, x, message):
+    executor = bundled.executor()
+    with pytest.raises(TransportError, match=message):
+        executor.run(1, 1, one_row(**changes), np.zeros(1, np.int32), x)
 
 
 @pytest.mark.parametrize(("num_blocks", "num_layers"), [(1, 1), (3, 5)])
