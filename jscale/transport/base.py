@@ -152,9 +152,11 @@ class Connection(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Ends the connection and its thread; a second call does nothing.
+        """Ends the connection; a second call does nothing.
 
-        Senders that wait get PeerLostError. The other side sees `lost`.
+        Senders that wait get PeerLostError. The other side sees `lost`. Returns when
+        the handler will not be called any more; on a receive thread it returns at once,
+        as two that close each other's connections would wait for ever.
         """
 
 

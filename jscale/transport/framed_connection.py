@@ -37,7 +37,7 @@ class FramedConnection(Connection, abc.ABC):
         self._closing = threading.Event()
         self._lost_reason: str | None = None
         scheme = type(self).__name__.removesuffix("Connection").lower()
-        self._thread = threading.Thread(
+        self._thread = _ReceiveThread(
             target=self._receive, name=f"{scheme}-receive-{peer}", daemon=True
         )
 
@@ -71,7 +71,7 @@ class FramedConnection(Connection, abc.ABC):
         self._lost_reason = self._lost_reason or CLOSED_HERE
         self._closing.set()
         self._break()
-        if self._thread is not threading.current_thread():
+        if not isinstance(threading.current_thread(), _ReceiveThread):
             self._thread.join()
 
     @abc.abstractmethod
@@ -158,3 +158,7 @@ class FramedConnection(Connection, abc.ABC):
 
     def _loss(self) -> PeerLostError:
         return PeerLostError(f"connection to {self._peer}: {self._lost_reason}")
+
+
+class _ReceiveThread(threading.Thread):
+    """One that never waits for another of its kind, which might wait for it."""

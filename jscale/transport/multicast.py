@@ -104,6 +104,7 @@ class MulticastMember(Landing):
     ) -> None:
         self._plan_id = plan_id
         self._num_chunks = plan.num_chunks
+        self._members = frozenset(plan.members)
         self._store = store
         self._observer = observer
         self._stall_timeout_s = stall_timeout_s
@@ -125,8 +126,13 @@ class MulticastMember(Landing):
 
     @property
     def peers(self) -> frozenset[WorkerId]:
-        """Members that this one sends to or receives from."""
+        """Members to be connected to: targets, sources, and the plan's source."""
         return self._state.peers
+
+    @property
+    def members(self) -> frozenset[WorkerId]:
+        """Everyone who takes part."""
+        return self._members
 
     @property
     def num_missing(self) -> int:
@@ -163,14 +169,17 @@ class MulticastMember(Landing):
 
     def lost(self, connection: Connection) -> None:
         """The connection is gone; if the plan used it, so is the peer."""
+        if self._connections.get(connection.peer) is connection:
+            self.unreachable(connection.peer)
+
+    def unreachable(self, peer: WorkerId) -> None:
+        """Goes on without a peer: it is lost, or could not be connected to."""
         with self._changed:
-            if self._connections.get(connection.peer) is not connection:
-                return
-            is_news = connection.peer not in self._state.lost_peers
-            self._state.lost(connection.peer)
+            is_news = peer not in self._state.lost_peers
+            self._state.lost(peer)
             self._changed.notify()
         if is_news:
-            self._observer.peer_lost(self._plan_id, connection.peer)
+            self._observer.peer_lost(self._plan_id, peer)
 
     def drop(self, chunks: Iterable[int]) -> None:
         """Fetches chunks again that the store no longer holds (a wrong digest)."""

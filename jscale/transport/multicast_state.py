@@ -75,7 +75,8 @@ class MulticastState:
         for transfer in plan.sends(me):
             send = (transfer.step, transfer.target, transfer.chunk)
             self._by_peer.setdefault(transfer.target, []).append(send)
-        self.peers = frozenset(self._expected) | frozenset(self._by_peer)
+        talks_to = {plan.source, *self._expected, *self._by_peer}
+        self.peers = frozenset(talks_to - {me})
 
     @property
     def num_missing(self) -> int:

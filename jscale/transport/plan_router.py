@@ -24,6 +24,11 @@ class PlanRouter:
         self._connections: list[Connection] = []
         self._early: dict[int, dict[WorkerId, tuple[Connection, bytes]]] = {}
 
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """Those that are open."""
+        return tuple(self._connections)
+
     def add(self, member: MulticastMember) -> None:
         """From now on what is about its plan goes to the member."""
         with self._lock:
@@ -31,7 +36,7 @@ class PlanRouter:
             connections = list(self._connections)
             early = self._early.pop(member.plan_id, {})
         for connection in connections:
-            if connection.peer in member.peers:
+            if connection.peer in member.members:
                 member.attach(connection)
         for connection, held in early.values():
             member.announced(connection, held)
@@ -47,7 +52,7 @@ class PlanRouter:
             self._connections.append(connection)
             members = list(self._members.values())
         for member in members:
-            if connection.peer in member.peers:
+            if connection.peer in member.members:
                 member.attach(connection)
 
     def landing(self, plan: int) -> MulticastMember | None:
