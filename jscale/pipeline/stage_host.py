@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jscale.core.errors import JscaleError
-from jscale.core.ids import BatchId, PipelineId, SequenceId, WorkerId
+from jscale.core.ids import PipelineId, SequenceId, WorkerId
 from jscale.engine.batch import StepBatch
 from jscale.engine.config import EngineConfig
 from jscale.engine.executor import SampledRows, StageExecutor
@@ -29,16 +29,7 @@ from jscale.pipeline.messages import (
     Submit,
 )
 from jscale.pipeline.outbox import Outbox
-
-
-@dataclasses.dataclass
-class _Work:
-    """A micro-batch that waits for a stage; `x` is None for a first stage."""
-
-    stage_index: int
-    batch_id: BatchId
-    batch: StepBatch
-    x: npt.NDArray[Any] | None
+from jscale.pipeline.work import Work, merge
 
 
 @dataclasses.dataclass
@@ -49,7 +40,7 @@ class _OpenPipeline:
     pages: list[int]
     page_map: npt.NDArray[np.int32]
     head: Head | None
-    waiting: collections.deque[_Work]
+    waiting: collections.deque[Work]
 
 
 class StageHost:
@@ -154,7 +145,16 @@ class StageHost:
         x = np.frombuffer(
             payload[message.batch_bytes :], dtype=self._executor.activation_dtype
         ).reshape(batch.num_rows, -1)
-        opened.waiting.append(_Work(message.stage_index, message.batch, batch, x))
+        opened.waiting.append(
+            Work(
+                opened.spec,
+                message.stage_index,
+                message.batch,
+                batch,
+                opened.page_map,
+                x,
+            )
+        )
 
     def take_sampled(self, message: Sampled) -> None:
         """The last stage finished a micro-batch of which we are the head."""
@@ -168,72 +168,100 @@ class StageHost:
         self.close(message.pipeline, message.reason)
 
     def run_one(self) -> bool:
-        """Runs one micro-batch through one stage; False if there was none to run."""
+        """Runs one step of one stage; False if there was none to run.
+
+        What other pipelines have waiting for the same blocks is run in the same step.
+        """
         for _ in range(len(self._turns)):
             opened = self._pipelines[self._turns[0]]
             self._turns.rotate(-1)
             work = self._next_work(opened)
             if work is not None:
-                self._run(opened, work)
+                self._run([work, *self._take_fitting(work)])
                 return True
         return False
 
-    def _next_work(self, opened: _OpenPipeline) -> _Work | None:
+    def _next_work(self, opened: _OpenPipeline) -> Work | None:
         """What has come furthest goes first: it frees the pipeline soonest."""
         if opened.waiting:
             return opened.waiting.popleft()
         scheduled = opened.head.next_batch() if opened.head else None
         if scheduled is None:
             return None
-        return _Work(0, scheduled.id, scheduled.batch, None)
+        return Work(
+            opened.spec, 0, scheduled.id, scheduled.batch, opened.page_map, None
+        )
 
-    def _run(self, opened: _OpenPipeline, work: _Work) -> None:
-        spec = opened.spec
-        stage = spec.stages[work.stage_index]
+    def _take_fitting(self, work: Work) -> list[Work]:
+        """All that waits for the same blocks, as far as a step has room."""
+        taken: list[Work] = []
+        num_rows = work.batch.num_rows
+        for pipeline in self._turns:
+            waiting = self._pipelines[pipeline].waiting
+            while waiting and waiting[0].fits(work):
+                num_rows += waiting[0].batch.num_rows
+                if num_rows > self._config.row_buckets[-1]:
+                    return taken
+                taken.append(waiting.popleft())
+        return taken
+
+    def _run(self, works: list[Work]) -> None:
+        stage = works[0].stage
         try:
+            batch, pages, x = merge(works)
             output = self._executor.run(
-                stage.first_block,
-                stage.num_blocks,
-                work.batch,
-                opened.page_map,
-                work.x,
+                stage.first_block, stage.num_blocks, batch, pages, x
             )
         except JscaleError as error:
-            self._break(opened, str(error))
+            for work in works:
+                self._break(work.spec, str(error))
             return
-        if not isinstance(output, SampledRows):
-            self._pass_on(opened, work, output)
-            return
+        end = 0
+        for work in works:
+            rows = slice(end, end := end + work.batch.num_rows)
+            if isinstance(output, SampledRows):
+                self._answer(work, output.tokens[rows], output.logprobs[rows])
+            else:
+                self._pass_on(work, output[rows])
+
+    def _answer(
+        self,
+        work: Work,
+        tokens: npt.NDArray[np.int32],
+        logprobs: npt.NDArray[np.float32],
+    ) -> None:
+        """Gives the head what the last stage sampled."""
         sampled = Sampled(
-            pipeline=spec.pipeline,
+            pipeline=work.spec.pipeline,
             batch=work.batch_id,
-            tokens=tuple(output.tokens.tolist()),
-            logprobs=tuple(output.logprobs.tolist()),
+            tokens=tuple(tokens.tolist()),
+            logprobs=tuple(logprobs.tolist()),
         )
-        if opened.head:
+        if work.spec.head == self._worker:
             self.take_sampled(sampled)
         else:
-            self._outbox.send(spec.stages[0], sampled, b"")
+            self._outbox.send(work.spec.stages[0], sampled, b"")
 
-    def _pass_on(self, opened: _OpenPipeline, work: _Work, x: npt.NDArray[Any]) -> None:
+    def _pass_on(self, work: Work, x: npt.NDArray[Any]) -> None:
         index = work.stage_index + 1
-        stage = opened.spec.stages[index]
-        if stage.worker == self._worker:
-            opened.waiting.append(_Work(index, work.batch_id, work.batch, x))
+        stage = work.spec.stages[index]
+        opened = self._pipelines.get(work.spec.pipeline)
+        if stage.worker == self._worker and opened is not None:
+            opened.waiting.append(dataclasses.replace(work, stage_index=index, x=x))
             return
         batch = work.batch.to_bytes()
-        message = StageInput(opened.spec.pipeline, index, work.batch_id, len(batch))
+        message = StageInput(work.spec.pipeline, index, work.batch_id, len(batch))
         self._outbox.send(stage, message, batch + x.tobytes())
 
-    def _break(self, opened: _OpenPipeline, reason: str) -> None:
+    def _break(self, spec: PipelineSpec, reason: str) -> None:
         """Close here, and tell the others, who would wait for ever."""
-        broken = PipelineBroken(opened.spec.pipeline, reason)
+        broken = PipelineBroken(spec.pipeline, reason)
         told = {self._worker}
-        for stage in opened.spec.stages:
+        for stage in spec.stages:
             if stage.worker not in told:
                 told.add(stage.worker)
                 self._outbox.send(stage, broken, b"")
-        self.close(opened.spec.pipeline, reason)
+        self.close(spec.pipeline, reason)
 
     def _close_finished(self) -> None:
         for opened in list(self._pipelines.values()):

@@ -184,3 +184,40 @@ def test_message_for_a_closed_pipeline_is_dropped(world: World) -> None:
     world.run()
     assert world.clients[STORY].tokens == []
     assert world.returned == []
+
+
+def test_what_waits_for_the_same_blocks_is_run_in_one_step(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = expected_alone(world)
+    for worker in ("w0", "w1", "w2"):
+        world.add_worker(worker)
+    rows: list[int] = []
+    source = world.hosts[WorkerId("w0")]
+    run = source._executor.run
+
+    def counted(first_block, num_blocks, batch, *rest):  # type: ignore[no-untyped-def]
+        rows.append(batch.num_rows)
+        return run(first_block, num_blocks, batch, *rest)
+
+    monkeypatch.setattr(source._executor, "run", counted)
+    for target in ("w1", "w2"):
+        spec = world.open((target, 2), ("w0", 3))
+        for name, prompt in PROMPTS.items():
+            world.submit(spec, f"{name}-{target}", prompt)
+        for host in (WorkerId(target),):
+            while world.hosts[host].run_one():
+                pass
+    for wire, queue in list(world.wires.items()):
+        while queue:
+            world._arrive(wire, queue)
+    waiting = sum(len(each.waiting) for each in source._pipelines.values())
+    assert waiting >= 2
+    source.run_one()
+    assert len(rows) == 1
+    assert not any(each.waiting for each in source._pipelines.values())
+    world.run()
+    for name in PROMPTS:
+        for target in ("w1", "w2"):
+            tokens = world.clients[SequenceId(f"{name}-{target}")].tokens
+            assert tokens == expected[name]
