@@ -126,7 +126,9 @@ class MulticastMember(Landing):
 
     @property
     def peers(self) -> frozenset[WorkerId]:
-        """Members to be connected to: targets, sources, and the plan's source."""
+        """Members to be connected to: those it sends to or receives from, and, to ask
+        when one of them is lost, the plan's source, which needs everyone.
+        """
         return self._state.peers
 
     @property

@@ -75,8 +75,9 @@ class MulticastState:
         for transfer in plan.sends(me):
             send = (transfer.step, transfer.target, transfer.chunk)
             self._by_peer.setdefault(transfer.target, []).append(send)
-        talks_to = {plan.source, *self._expected, *self._by_peer}
-        self.peers = frozenset(talks_to - {me})
+        # Whoever loses its peer asks the source, who therefore knows everyone.
+        helpers = plan.members if me == plan.source else (plan.source,)
+        self.peers = frozenset({*helpers, *self._expected, *self._by_peer} - {me})
 
     @property
     def num_missing(self) -> int:

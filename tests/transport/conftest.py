@@ -125,7 +125,16 @@ class LyingChecksum:
 
 @pytest.fixture(params=SCHEMES)
 def net(request) -> Iterator[Net]:
-    made = Net(request.param)
+    yield from opened_and_closed(request.param)
+
+
+@pytest.fixture
+def tcp() -> Iterator[Net]:
+    yield from opened_and_closed("tcp")
+
+
+def opened_and_closed(scheme):
+    made = Net(scheme)
     yield made
     made.close()
     left = [t.name for t in threading.enumerate() if t.name.startswith(THREADS)]

@@ -45,17 +45,19 @@ def chain_middle(num_chunks=3):
 
 def test_nothing_is_sent_to_who_has_not_said_that_it_is_ready():
     state = chain_source()
-    assert state.peers == {"w1"}
-    assert MulticastState(multicast(1, 3, 1, kind="chain"), "w2", b"").peers == {
-        "w0",
-        "w1",
-        "w3",
-    }
     state.connected("w1")
     assert actions(state) == [Announce("w1")]
     state.announced("w1", NOTHING)
     assert actions(state) == [WriteChunk("w1", chunk) for chunk in range(3)]
     assert state.is_over
+
+
+def test_members_know_whom_they_need():
+    plan = multicast(1, 4, 1, kind="chain")
+    peers = [MulticastState(plan, member, NOTHING).peers for member in plan.members]
+    assert peers[0] == {"w1", "w2", "w3", "w4"}
+    assert peers[1] == {"w0", "w2"}
+    assert peers[3] == {"w0", "w2", "w4"}
 
 
 def test_what_the_target_holds_is_not_sent():
