@@ -131,7 +131,7 @@ def _cells(ready: set[int], num_blocks: int, *, colour: str, is_moving: bool) ->
     """A cell for each block: full, on its way, or missing."""
     cells = Text()
     width = max(1, BLOCKS_WIDTH // max(1, num_blocks) - 1)
-    per_cell = -(-num_blocks // BLOCKS_WIDTH)
+    per_cell = max(1, -(-num_blocks // BLOCKS_WIDTH))
     is_next = is_moving
     for first in range(0, num_blocks, per_cell):
         blocks = range(first, min(first + per_cell, num_blocks))

@@ -38,6 +38,9 @@ ORACLE_FILE = "greedy_expected.json"
 INTERVAL_MS = 100
 NUM_SPEEDS_KEPT = 300
 
+START_S = 60.0
+"""How long the first story may take."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DemoConfig:
@@ -132,9 +135,10 @@ def _play(
     config: DemoConfig, cluster: LocalCluster, load: Load, screen: Screen
 ) -> Marks:
     """One worker, the scale-out, all workers; the moments at which each began."""
-    started_ns = time.monotonic_ns()
+    began_ns = time.monotonic_ns()
     speeds: deque[float] = deque(maxlen=NUM_SPEEDS_KEPT)
-    statuses = cluster.client.watch(interval_ms=INTERVAL_MS)
+    timeout_s = START_S + 2 * config.seconds + config.scale_timeout_s
+    statuses = cluster.client.watch(interval_ms=INTERVAL_MS, timeout_s=timeout_s)
 
     def show(headline: str) -> Iterator[tuple[int, pb.ModelStatusResponse]]:
         """Draws every status until the one who iterates has seen enough."""
@@ -147,7 +151,7 @@ def _play(
                 Snapshot(
                     status=status,
                     headline=headline,
-                    elapsed_s=(now_ns - started_ns) / NS_PER_S,
+                    elapsed_s=(now_ns - began_ns) / NS_PER_S,
                     speeds=tuple(speeds),
                     stories=load.stories(3),
                     num_right=len(finished) - num_wrong,
@@ -156,6 +160,10 @@ def _play(
             )
             yield now_ns, status
 
+    for _ in show("one worker starts on the queue"):
+        if load.finished:
+            break
+    started_ns = time.monotonic_ns()
     steady_ns = int(config.seconds * NS_PER_S)
     for now_ns, _ in show("one worker serves"):
         if now_ns - started_ns >= steady_ns:

@@ -17,7 +17,7 @@ class Marks:
     """Moments of a demo, in nanoseconds from an arbitrary start.
 
     Attributes:
-      started_ns: the load began, on one worker.
+      started_ns: one worker serves, and the queue is full.
       scaled_ns: more workers were asked for.
       arrived_ns: the first of them was there.
       helped_ns: the first of them ran a stage.

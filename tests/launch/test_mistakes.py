@@ -1,0 +1,72 @@
+"""A user's mistake is one line on stderr and exit code 2, never a stack trace."""
+
+import subprocess
+import sys
+
+import pytest
+
+import jscale
+
+SECRET = "0123456789abcdef"
+MISTAKES = {
+    "no such model": (
+        ["gateway", "--model=/nowhere", "--cluster_token_file={token}"],
+        "/nowhere: no such directory",
+    ),
+    "no token file": (
+        ["manager", "--model=/nowhere", "--cluster_token_file=/nowhere/token"],
+        "--cluster_token_file=/nowhere/token: No such file or directory",
+    ),
+    "a short token": (
+        ["worker", "--worker=w0", "--cluster_token_file={short}"],
+        "5 characters are too few to be a secret; make one with: openssl",
+    ),
+    "a flag without dashes": (
+        ["serve", "--model=/nowhere", "port=3"],
+        "'port=3' is no flag: see --help",
+    ),
+    "a port that is none": (
+        [
+            "gateway",
+            f"--model={jscale.BUNDLED_MODEL}",
+            "--cluster_token_file={token}",
+            "--cache_dir={cache}",
+            "--listen_address=nowhere",
+        ],
+        "address 'nowhere': expected HOST:PORT",
+    ),
+    "a rate that is none": (
+        [
+            "worker",
+            "--worker=w0",
+            "--link_mbit_s=-3",
+            "--cluster_token_file={token}",
+        ],
+        "link_mbit_s is -3.0: give a rate over 0",
+    ),
+    "nobody there": (
+        ["generate", "--address=127.0.0.1:1", "Once"],
+        "gateway 127.0.0.1:1: nobody answers there",
+    ),
+    "two prompts": (["generate", "Once", "upon"], "2 prompts given"),
+    "no number": (["scale", "four"], "'four': give the number of workers, 4 say"),
+    "one path": (["convert", "/nowhere"], "1 paths given: jscale-convert takes SRC"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line(case, tmp_path):
+    (command, *arguments), message = MISTAKES[case]
+    (tmp_path / "token").write_text(SECRET)
+    (tmp_path / "short").write_text("12345")
+    places = {name: tmp_path / name for name in ("token", "short", "cache")}
+    given = [argument.format(**places) for argument in arguments]
+    ended = subprocess.run(
+        [sys.executable, "-m", f"jscale.launch.{command}", *given],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert message in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
