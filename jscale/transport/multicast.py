@@ -126,8 +126,10 @@ class MulticastMember(Landing):
 
     @property
     def peers(self) -> frozenset[WorkerId]:
-        """Members to be connected to: those it sends to or receives from, and, to ask
-        when one of them is lost, the plan's source, which needs everyone.
+        """Members to be connected to.
+
+        Those it sends to or receives from; and the plan's source, to ask when one of
+        them is lost, which therefore needs everyone.
         """
         return self._state.peers
 
