@@ -18,7 +18,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("num_workers", 4, "Workers at the end; one at the start.")
     flags.DEFINE_integer(
         "num_clients",
-        40,
+        56,
         "Clients, each with a request in flight: over one's capacity.",
     )
     flags.DEFINE_float("seconds", 6.0, "Steady serving before the scale-out and after.")

@@ -26,9 +26,7 @@ def define_flags() -> None:
         "emulate_layer_us", 0, "Microseconds that a layer takes at least; 0: no least."
     )
     flags.DEFINE_enum("plan_kind", "binomial", sorted(PLAN_KINDS), "How blocks travel.")
-    flags.DEFINE_boolean(
-        "executes_while_loading", True, "Workers serve with the blocks they have."
-    )
+    flags.DEFINE_boolean("executes_while_loading", True, "Serve with some blocks.")
     flags.DEFINE_integer(
         "max_sequences", 16, "Sequences a replica decodes together: one tile of rows."
     )

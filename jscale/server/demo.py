@@ -36,7 +36,7 @@ PROMPTS: tuple[Prompt, ...] = (
 
 ORACLE_FILE = "greedy_expected.json"
 INTERVAL_MS = 100
-NUM_SPEEDS_KEPT = 300
+NUM_SPEEDS_KEPT = 1200
 
 START_S = 60.0
 """How long the first story may take."""
@@ -61,7 +61,7 @@ class DemoConfig:
     model: str
     cache_dir: str
     num_workers: int = 4
-    num_clients: int = 40
+    num_clients: int = 56
     seconds: float = 6.0
     scale_timeout_s: float = 120.0
     max_tokens: int = 96

@@ -100,5 +100,6 @@ def test_in_a_terminal_the_picture_is_drawn():
 
 def test_hills_are_as_high_as_their_values():
     assert area_chart([0, 1, 2], width=4, height=2) == ["   █", "  ██"]
+    assert area_chart([1, 1, 4, 2, 2], width=3, height=1) == ["▃█▆"]
     assert area_chart([], width=3, height=1) == ["   "]
     assert area_chart([5, 5], width=2, height=1, top=10) == ["▄▄"]
