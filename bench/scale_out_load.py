@@ -82,7 +82,7 @@ class SteadyLoad:
         for _ in stream:
             times.append(time.monotonic())
             if self._stopping.is_set():
-                stream.close()
+                stream.cancel()
                 break
         if times:
             with self._lock:

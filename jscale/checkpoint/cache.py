@@ -4,10 +4,14 @@ import hashlib
 import os
 import pathlib
 
+from typing import TYPE_CHECKING
+
 from absl import logging
 
-from jscale.checkpoint.convert import Progress, convert, lay_out, open_checkpoint
 from jscale.store.manifest import MANIFEST_FILE, Manifest
+
+if TYPE_CHECKING:
+    from jscale.checkpoint.convert import Progress
 
 
 def resolve(
@@ -16,7 +20,7 @@ def resolve(
     *,
     num_blocks: int | None = None,
     dtype: str | None = None,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
 ) -> pathlib.Path:
     """The block store of a model: `path` itself if it is one, else one in the cache.
 
@@ -39,6 +43,9 @@ def resolve(
     if (directory / MANIFEST_FILE).exists():
         Manifest.load(directory)
         return directory
+    # A manager or gateway that is given a block store starts without jax.
+    from jscale.checkpoint.convert import convert, lay_out, open_checkpoint
+
     reader = open_checkpoint(directory)
     layouts = lay_out(reader, num_blocks=num_blocks, dtype=dtype)
     key = hashlib.sha256(

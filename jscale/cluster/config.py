@@ -44,7 +44,7 @@ class ManagerConfig:
     executes_while_loading: bool = True
     chunk_size_bytes: int | None = None
     num_pages: int | None = None
-    page_tokens: int = 16
+    page_tokens: int = 64
     max_sequences: int = 16
     max_context: int | None = None
     compute_dtype: str = "float32"
