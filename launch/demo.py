@@ -26,7 +26,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("max_tokens", 96, "Tokens of a story: two seconds or so.")
     flags.DEFINE_float(
         "link_mbit_s",
-        4.0,
+        3.0,
         "Emulated rate of a worker's link, Mbit/s: slow enough to watch blocks arrive.",
     )
     flags.DEFINE_integer(

@@ -124,6 +124,8 @@ def _worker_lines(status: pb.ModelStatusResponse, colours: Colours) -> Iterator[
         line.append(f"  {format_size(held):>10}", DIM)
         if is_moving and worker.bytes_per_s > 0:
             line.append(f"  ↓ {format_size(worker.bytes_per_s)}/s", BRIGHT)
+        elif worker.num_tokens:
+            line.append(f"  {worker.num_tokens:,} tokens", DIM)
         yield line
 
 

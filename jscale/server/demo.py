@@ -65,7 +65,7 @@ class DemoConfig:
     seconds: float = 6.0
     scale_timeout_s: float = 120.0
     max_tokens: int = 96
-    link_mbit_s: float = 4.0
+    link_mbit_s: float = 3.0
     emulate_layer_us: int = 6000
 
 

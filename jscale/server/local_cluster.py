@@ -131,11 +131,8 @@ class LocalCluster:
         Raises:
           UnavailableError: always then, with what it said last.
         """
-        parts = [part for part in (self._manager, self._gateway) if part]
         while True:
-            for part in parts:
-                if part.exit_code is not None:
-                    raise part.failure()
+            self._check_parts()
             time.sleep(SERVING_POLL_S)
 
     def close(self) -> None:
@@ -161,6 +158,11 @@ class LocalCluster:
         self._manager = None
         if self._is_temporary:
             shutil.rmtree(self._runtime_dir, ignore_errors=True)
+
+    def _check_parts(self) -> None:
+        for part in (self._manager, self._gateway):
+            if part is not None and part.exit_code is not None:
+                raise part.failure()
 
     def _start(self, store: str) -> None:
         config = self.config
@@ -228,6 +230,7 @@ class LocalCluster:
                 return client.wait_until_serving(SERVING_POLL_S)
             except UnavailableError:
                 launcher.check()
+                self._check_parts()
                 if time.monotonic() > deadline:
                     raise
 

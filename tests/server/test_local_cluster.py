@@ -1,0 +1,42 @@
+"""A local cluster that cannot start says why, and leaves nothing behind."""
+
+import contextlib
+import socket
+
+import pytest
+
+import jscale
+from jscale.core.errors import CheckpointError, ConfigError, UnavailableError
+
+
+@pytest.fixture
+def port():
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+def test_a_port_in_use_is_one_clear_error(tmp_path, port):
+    with pytest.raises(UnavailableError) as caught:
+        jscale.LocalCluster(
+            jscale.BUNDLED_MODEL,
+            address=f"127.0.0.1:{port}",
+            runtime_dir=str(tmp_path / "run"),
+            cache_dir=str(tmp_path / "cache"),
+        )
+    assert f"cannot listen on 127.0.0.1:{port}: the port is in use" in str(caught.value)
+    secret = tmp_path / "run" / "cluster_token"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "run" / "manager.log").exists()
+
+
+def test_a_model_that_is_not_there_starts_nothing(tmp_path):
+    with pytest.raises(CheckpointError, match="no such directory"):
+        jscale.LocalCluster("/nowhere", runtime_dir=str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_workers_are_no_cluster():
+    with pytest.raises(ConfigError, match="num_workers is 0: give at least 1"):
+        jscale.LocalCluster(jscale.BUNDLED_MODEL, num_workers=0)
