@@ -6,7 +6,7 @@
         cluster.scale_to(4).wait()
     print(jscale.plan.multicast(sources=1, targets=7, num_chunks=64).describe())
 
-Names are imported when they are first used: `import jscale` brings neither jax nor grpc.
+Names are imported when first used: `import jscale` brings neither jax nor grpc.
 """
 
 import importlib

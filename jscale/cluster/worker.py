@@ -9,10 +9,11 @@ from pathlib import Path
 from absl import logging
 from grpc import aio
 
-from jscale.cluster import messages, rpc
+from jscale.cluster import rpc
 from jscale.cluster import worker_effects as effects
 from jscale.cluster import worker_events as events
 from jscale.cluster.config import WorkerConfig
+from jscale.cluster.link import Link
 from jscale.cluster.loader import Loader
 from jscale.cluster.peers import Peers
 from jscale.cluster.serve import GatewayStreams
@@ -33,9 +34,6 @@ from jscale.pipeline.outbox import Outbox
 from jscale.transport.base import Hello
 from jscale.transport.pacing import LinkPacer
 from jscale.transport.registry import open_transport
-
-RETRY_S = 0.5
-"""How often a manager that is away is tried again."""
 
 DRAIN_S = 30.0
 """How long after SIGTERM sequences may take to be handed over or finished."""
@@ -67,7 +65,7 @@ class Worker:
         self._name = WorkerId(config.worker)
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[effects.Exit] = self._loop.create_future()
-        self._reports: asyncio.Queue[messages.WorkerReport] | None = None
+        self._manager = self._link()
         self._streams = GatewayStreams()
         self._loader: Loader | None = None
         rate = config.link_mbit_s and mbit_to_bytes_per_s(config.link_mbit_s)
@@ -109,7 +107,7 @@ class Worker:
         logging.info(
             "worker=%s data=%s serve=%s", self._name, listener.address, serve_address
         )
-        attached = asyncio.create_task(self._stay_attached())
+        attached = asyncio.create_task(self._stay_attached(self._manager))
         try:
             end = await self._ended
             await self._streams.flushed(FLUSH_S)
@@ -130,37 +128,22 @@ class Worker:
 
     # --- the manager -------------------------------------------------------------
 
-    async def _stay_attached(self) -> None:
-        address = self._config.manager_address
-        was_told = False
-        while True:
-            try:
-                async with aio.insecure_channel(address, rpc.OPTIONS) as channel:
-                    stream = rpc.ATTACH_WORKER.open(channel, self._config.cluster_token)
-                    self._reports = asyncio.Queue()
-                    pump = asyncio.create_task(_pump(self._reports, stream.write))
-                    try:
-                        self._step(events.ManagerAttached())
-                        async for command in stream:
-                            was_told = False
-                            self._step(events.CommandArrived(command))
-                    finally:
-                        pump.cancel()
-            except aio.AioRpcError as error:
-                if error.code().name == "UNAUTHENTICATED":
-                    self._end(effects.Exit(error.details() or "", failed=True))
-                    return
-                if not was_told:
-                    logging.warning(
-                        "manager at %s is not there (%s); trying again every %s s",
-                        address,
-                        error.details(),
-                        RETRY_S,
-                    )
-                    was_told = True
-            self._reports = None
-            self._step(events.ManagerDetached())
-            await asyncio.sleep(RETRY_S)
+    async def _stay_attached(self, manager: Link) -> None:
+        try:
+            await manager.run()
+        except UnavailableError as error:
+            self._end(effects.Exit(str(error), failed=True))
+
+    def _link(self) -> Link:
+        return Link(
+            rpc.ATTACH_WORKER,
+            self._config.manager_address,
+            self._config.cluster_token,
+            name="the manager",
+            on_attached=lambda: self._step(events.ManagerAttached()),
+            on_message=lambda command: self._step(events.CommandArrived(command)),
+            on_lost=lambda _: self._step(events.ManagerDetached()),
+        )
 
     def _stop(self) -> None:
         self._step(events.StopRequested())
@@ -184,8 +167,7 @@ class Worker:
     def _carry_out(self, effect: effects.WorkerEffect) -> None:
         match effect:
             case effects.Report(report):
-                if self._reports is not None:
-                    self._reports.put_nowait(report)
+                self._manager.send(report)
             case effects.PrepareModel(spec):
                 outbox = _Outbox(self._peers, self._streams, self._post)
                 self._loader = Loader(
@@ -272,10 +254,3 @@ class _Outbox(Outbox):
     def closed(self, pipeline: PipelineId, reason: str) -> None:
         """To the state machine."""
         self._post(events.StagesClosed(pipeline, reason))
-
-
-async def _pump(
-    queue: "asyncio.Queue[messages.WorkerReport]", write: Callable[..., object]
-) -> None:
-    while True:
-        await write(await queue.get())  # type: ignore[misc]

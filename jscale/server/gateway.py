@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from absl import logging
 
 from jscale.cluster import messages, rpc
+from jscale.cluster.link import Link
 from jscale.core.errors import RequestError, UnavailableError
 from jscale.core.ids import SequenceId, WorkerId
 from jscale.core.units import NS_PER_S
@@ -15,7 +16,6 @@ from jscale.pipeline.messages import ServeEvents
 from jscale.proto.v1 import jscale_pb2 as pb
 from jscale.server.decisions import Decision, Deliver, End, Fail, Send
 from jscale.server.gateway_config import GatewayConfig
-from jscale.server.link import Link
 from jscale.server.metrics import ServingMetrics
 from jscale.server.model_facts import ModelFacts
 from jscale.server.request_stream import RequestStream

@@ -10,10 +10,10 @@ from absl import logging
 
 from jscale.cluster import messages, rpc
 from jscale.cluster.config import WorkerConfig
+from jscale.cluster.link import Link
 from jscale.core.errors import UnavailableError
 from jscale.core.ids import WorkerId
 from jscale.server.child_process import ChildProcess, flags_of
-from jscale.server.link import Link
 
 POLL_S = 0.05
 """How late the manager hears of a worker process that ended."""

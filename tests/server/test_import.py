@@ -15,6 +15,7 @@ import jscale
         ("jscale.server.client", {"jax", "flax", "numpy"}),
         ("jscale.server.gateway_process", {"jax", "flax"}),
         ("jscale.server.local_cluster", {"jax", "flax"}),
+        ("jscale.cluster.manager", {"jax", "flax"}),
     ],
 )
 def test_importing_brings_nothing_heavy(module, heavy):

@@ -9,6 +9,7 @@ from absl import logging
 from grpc import StatusCode, aio
 
 from jscale.cluster import rpc
+from jscale.core.errors import UnavailableError
 
 CONNECT_TIMEOUT_S = 1.0
 RETRY_S = 0.1
@@ -56,7 +57,11 @@ class Link:
             self._outgoing.put_nowait(message)
 
     async def run(self) -> None:
-        """Keeps the link until cancelled, or until `on_message` raises."""
+        """Keeps the link until cancelled, or until `on_message` raises.
+
+        Raises:
+          UnavailableError: the other side does not take our token.
+        """
         retry_s = RETRY_S
         while True:
             async with aio.insecure_channel(self.address, rpc.OPTIONS) as channel:
@@ -92,6 +97,8 @@ class Link:
             reason = str(error.details() or error.code())
             if error.code() is StatusCode.UNAVAILABLE:
                 reason = "it is gone"
+            if error.code() is StatusCode.UNAUTHENTICATED:
+                raise UnavailableError(f"{self._name}: {reason}") from error
         finally:
             pump.cancel()
             call.cancel()
