@@ -3,7 +3,6 @@
 import hashlib
 import os
 import pathlib
-
 from typing import TYPE_CHECKING
 
 from absl import logging

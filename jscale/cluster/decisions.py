@@ -1,9 +1,10 @@
 """What the manager decides, each as a pure function over its records."""
 
+import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from jscale.cluster.records import PipelineRecord, TransferRecord, WorkerRecord
-from jscale.core.ids import WorkerId
+from jscale.core.ids import PipelineId, WorkerId
 from jscale.engine.config import EngineConfig
 from jscale.plan.execution import (
     ExecutionPipeline,
@@ -15,6 +16,15 @@ from jscale.plan.execution import (
 GRACE_NS = 3_000_000_000
 """How long a target waits for others that were started with it, so that one multicast
 serves them all: process start differs by about a second on a busy machine."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineChoice:
+    """A pipeline to open, for whose sake, and the open one that it continues."""
+
+    pipeline: ExecutionPipeline
+    serves: frozenset[WorkerId]
+    continues: PipelineId | None
 
 
 def is_complete(record: WorkerRecord, num_blocks: int) -> bool:
@@ -88,8 +98,8 @@ def choose_pipelines(
     num_blocks: int,
     policy: ExecutionPolicy,
     only_complete: bool = False,
-) -> list[tuple[ExecutionPipeline, frozenset[WorkerId]]]:
-    """The pipelines to open now, each with the workers for whose sake it is opened.
+) -> list[PipelineChoice]:
+    """The pipelines to open now.
 
     With `only_complete`, workers that still load take no part.
     """
@@ -110,8 +120,24 @@ def choose_pipelines(
         serves = beneficiaries(pipeline, able, num_blocks)
         rivals = [record for record in current.values() if record.serves & serves]
         if pipeline not in current and all(record.is_open for record in rivals):
-            chosen.append((pipeline, serves))
+            older = [r for r in rivals if continues(pipeline, r.pipeline)]
+            continued = older[-1].spec.pipeline if older else None
+            chosen.append(PipelineChoice(pipeline, serves, continued))
     return chosen
+
+
+def continues(newer: ExecutionPipeline, older: ExecutionPipeline) -> bool:
+    """Whether a re-cut may keep the KV that is not the first stage's.
+
+    Both have two stages on the same two workers, and the first has grown: what the
+    second runs, it ran before. Only the first stage recomputes, and the source, which
+    all pipelines wait for, goes on at once.
+    """
+    return (
+        len(newer.stages) == len(older.stages) == 2
+        and newer.workers == older.workers
+        and newer.stages[0].num_blocks > older.stages[0].num_blocks
+    )
 
 
 def lease_pages(engine: EngineConfig, *, is_local: bool) -> int:

@@ -16,7 +16,12 @@ from jscale.cluster.config import WorkerConfig
 from jscale.cluster.device import Device
 from jscale.cluster.messages import Bundle, ModelSpec
 from jscale.cluster.worker_events import EXECUTABLES_REGION, WorkerEvent
-from jscale.core.errors import CheckpointError, IntegrityError, OverloadedError
+from jscale.core.errors import (
+    CheckpointError,
+    IntegrityError,
+    OverloadedError,
+    UnavailableError,
+)
 from jscale.core.ids import WorkerId
 from jscale.core.units import NS_PER_MS, NS_PER_US
 from jscale.engine.bundle import bundle_digest, open_bundle
@@ -104,7 +109,7 @@ class Loader:
         def open_on(host: StageHost) -> None:
             try:
                 host.open(spec)
-            except OverloadedError as error:
+            except (OverloadedError, UnavailableError) as error:
                 self._post(events.StagesRefused(spec.pipeline, str(error)))
             else:
                 self._post(events.StagesOpened(spec.pipeline))

@@ -248,17 +248,19 @@ class ManagerState:
                 self._tell(worker, command)
 
     def _reconcile_pipelines(self, now_ns: int) -> None:
-        for pipeline, serves in choose_pipelines(
+        for choice in choose_pipelines(
             self._workers,
             self._pipelines,
             num_blocks=self._spec.num_blocks,
             policy=self._policy.execution,
             only_complete=not self._policy.executes_while_loading,
         ):
+            is_local = choice.pipeline.is_local
             self._pipelines.open(
-                pipeline,
-                serves,
-                num_pages=lease_pages(self._spec.engine, is_local=pipeline.is_local),
+                choice.pipeline,
+                choice.serves,
+                num_pages=lease_pages(self._spec.engine, is_local=is_local),
+                continues=choice.continues,
                 now_ns=now_ns,
             )
 

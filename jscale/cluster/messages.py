@@ -197,12 +197,14 @@ class ClosePipeline(Message, frozen=True):
     """Give the pipeline's pages back; its head returns the live sequences.
 
     With `finish` the head first runs what it has to the end, taking nothing new:
-    for a last replica that nobody can take over from.
+    for a last replica that nobody can take over from. With `continued_by` the head
+    hands its sequences to that pipeline, which is open everywhere.
     """
 
     pipeline: PipelineId
     reason: str
     finish: bool = False
+    continued_by: PipelineId | None = None
 
 
 class Leave(Message, frozen=True):

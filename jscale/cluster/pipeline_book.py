@@ -41,6 +41,7 @@ class PipelineBook:
         serves: frozenset[WorkerId],
         *,
         num_pages: int,
+        continues: PipelineId | None,
         now_ns: int,
     ) -> None:
         """Has every worker of the pipeline get its stages ready."""
@@ -53,7 +54,7 @@ class PipelineBook:
             )
             for stage in pipeline.stages
         )
-        spec = PipelineSpec(PipelineId(self._next), stages, num_pages)
+        spec = PipelineSpec(PipelineId(self._next), stages, num_pages, continues)
         self._add(spec, pipeline, serves, now_ns)
         for worker in spec.workers:
             self._emit(TellWorker(worker, OpenPipeline(spec)))
@@ -99,7 +100,9 @@ class PipelineBook:
             self._records[pipeline] = dataclasses.replace(record, is_closing=True)
             for worker in record.spec.workers:
                 if worker in self._workers:
-                    command = ClosePipeline(pipeline, reason, finish)
+                    command = ClosePipeline(
+                        pipeline, reason, finish, self._continued_by(pipeline)
+                    )
                     self._emit(TellWorker(worker, command))
         self._forget_if_closed(pipeline)
 
@@ -130,6 +133,13 @@ class PipelineBook:
                 )
             )
         ]
+
+    def _continued_by(self, pipeline: PipelineId) -> PipelineId | None:
+        """The open pipeline that takes the sequences over, if there is one."""
+        for record in self:
+            if record.is_open and record.spec.continues == pipeline:
+                return record.spec.pipeline
+        return None
 
     def _add(
         self,

@@ -198,9 +198,14 @@ class Worker:
                 loader.compile_executables(ships=effect.ships)
             case effects.OpenStages(spec):
                 loader.open_stages(spec)
-            case effects.CloseStages(pipeline, reason, finish):
+            case effects.CloseStages():
                 loader.device.post(
-                    lambda host: host.close(pipeline, reason, finish=finish)
+                    lambda host: host.close(
+                        effect.pipeline,
+                        effect.reason,
+                        finish=effect.finish,
+                        continued_by=effect.continued_by,
+                    )
                 )
             case effects.BreakPipelines(peer):
                 loader.device.post(lambda host: host.break_with(peer))

@@ -82,6 +82,7 @@ class CloseStages:
     pipeline: PipelineId
     reason: str
     finish: bool
+    continued_by: PipelineId | None
 
 
 @dataclasses.dataclass(frozen=True)

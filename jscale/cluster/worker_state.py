@@ -136,11 +136,11 @@ class WorkerState:
                 return [effects.StopMulticast(plan)]
             case messages.OpenPipeline(spec):
                 return self._open(spec)
-            case messages.ClosePipeline(pipeline, reason, finish):
+            case messages.ClosePipeline(pipeline, reason, finish, continued_by):
                 if pipeline not in self._pipelines:
                     closed = messages.PipelineClosed(pipeline, "was not open")
                     return [effects.Report(closed)]
-                return [effects.CloseStages(pipeline, reason, finish)]
+                return [effects.CloseStages(pipeline, reason, finish, continued_by)]
             case messages.Leave(reason):
                 return [effects.Exit(reason)]
 

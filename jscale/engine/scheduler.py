@@ -16,10 +16,14 @@ from jscale.engine.sequence import CANCELLED, Sequence
 
 @dataclasses.dataclass(frozen=True)
 class ScheduledBatch:
-    """A micro-batch and the number that `Scheduler.complete` wants back."""
+    """A micro-batch and the number that `Scheduler.complete` wants back.
+
+    A refill is for the first stage only; `Scheduler.refilled` wants its number back.
+    """
 
     id: BatchId
     batch: StepBatch
+    is_refill: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,14 +157,19 @@ class Scheduler:
         """The next micro-batch, or None if nothing can run before one completes."""
         if len(self._in_flight) >= self._max_in_flight:
             return None
-        spans = self._decode_spans()
-        spans += self._prefill_spans(self._config.row_buckets[-1] - len(spans))
+        num_rows = self._config.row_buckets[-1]
+        spans = self._refill_spans(num_rows)
+        is_refill = bool(spans)
+        if not is_refill:
+            spans = self._decode_spans()
+            spans += self._prefill_spans(num_rows - len(spans))
         if not spans:
             return None
         batch_id = BatchId(self._next_batch_id)
         self._next_batch_id += 1
         self._in_flight[batch_id] = tuple(spans)
-        return ScheduledBatch(batch_id, _batch(spans, self._config.pages_per_sequence))
+        batch = _batch(spans, self._config.pages_per_sequence)
+        return ScheduledBatch(batch_id, batch, is_refill)
 
     def complete(
         self, batch_id: BatchId, tokens: SequenceOf[int], logprobs: SequenceOf[float]
@@ -187,6 +196,7 @@ class Scheduler:
             sequence = span.sequence
             sequence.is_in_flight = False
             sequence.num_computed += span.count
+            sequence.num_refilled = sequence.num_computed
             if sequence.is_cancelled:
                 self._retire(sequence)
             elif sequence.num_uncomputed == 0:
@@ -194,6 +204,27 @@ class Scheduler:
                     sequence, int(tokens[last_row]), float(logprobs[last_row])
                 )
         return events
+
+    def restart_first_stage(self) -> None:
+        """The first stage runs more blocks now and lacks their KV; the others have all.
+
+        What is in flight is forgotten: its tokens will be sampled again, the same.
+        """
+        self._in_flight.clear()
+        for sequence in list(self._running):
+            sequence.is_in_flight = False
+            sequence.num_refilled = 0
+            if sequence.is_cancelled:
+                self._retire(sequence)
+
+    def refilled(self, batch_id: BatchId) -> None:
+        """The first stage has computed a refill."""
+        for span in self._in_flight.pop(batch_id, ()):
+            sequence = span.sequence
+            sequence.is_in_flight = False
+            sequence.num_refilled += span.count
+            if sequence.is_cancelled:
+                self._retire(sequence)
 
     def evacuate(self) -> list[Sequence]:
         """Every live sequence, oldest first, for a hand-over; the scheduler is empty.
@@ -206,6 +237,17 @@ class Scheduler:
         for sequence in list(self._running):
             self._retire(sequence)
         return [sequence for sequence in sequences if not sequence.is_cancelled]
+
+    def _refill_spans(self, num_rows: int) -> list[_Span]:
+        """Tokens whose KV only the first stage lacks, oldest sequence first."""
+        spans: list[_Span] = []
+        for sequence in self._running:
+            count = min(num_rows, sequence.num_computed - sequence.num_refilled)
+            if count > 0 and not sequence.is_in_flight:
+                sequence.is_in_flight = True
+                spans.append(_Span(sequence, sequence.num_refilled, count))
+                num_rows -= count
+        return spans
 
     def _decode_spans(self) -> list[_Span]:
         """One row of each running sequence that lacks one token only."""
@@ -273,6 +315,7 @@ class Scheduler:
         self._pages.release(sequence.pages)
         sequence.pages = []
         sequence.num_computed = 0
+        sequence.num_refilled = 0
         sequence.is_in_flight = False
 
 

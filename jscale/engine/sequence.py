@@ -13,6 +13,9 @@ CANCELLED = "cancelled"
 class Sequence:
     """Tokens known, tokens whose KV is in pages, and the pages.
 
+    `num_computed` tokens have their KV on every stage, `num_refilled` of them on the
+    first: fewer only after that stage got more blocks to run.
+
     Mutable; owned by the scheduler it was added to, and so by that one's thread.
     A hand-over makes a new one from the request and the tokens generated so far.
     """
@@ -22,6 +25,7 @@ class Sequence:
         self.request = request
         self.token_ids: list[int] = [*request.prompt_ids, *generated]
         self.num_computed = 0
+        self.num_refilled = 0
         self.pages: list[int] = []
         self.is_in_flight = False
         self.is_cancelled = False

@@ -17,6 +17,7 @@ from jscale.engine.sequence import Sequence
 from jscale.pipeline.messages import (
     Emitted,
     Finished,
+    Moved,
     PipelineSpec,
     Rejected,
     Returned,
@@ -36,7 +37,11 @@ class Head:
         outbox: Outbox,
         eos_token_ids: SequenceOf[int],
     ) -> None:
+        self._spec = spec
         self._outbox = outbox
+        self._early: list[tuple[str, Submit]] | None = (
+            [] if spec.continues is not None else None
+        )
         self._scheduler = Scheduler(
             config,
             num_pages=spec.num_pages,
@@ -56,8 +61,30 @@ class Head:
         """Asked to finish, and has."""
         return self._is_finishing and not self._attempts
 
+    def take_over(self, older: "Head | None") -> None:
+        """Goes on with what an older head has; until then new sequences wait here.
+
+        None: there is nothing to go on with. Only the first call counts.
+        """
+        if self._early is None:
+            return
+        early, self._early = self._early, None
+        if older is not None:
+            self._scheduler, self._attempts = older._scheduler, older._attempts
+            self._scheduler.restart_first_stage()
+            told: dict[str, list[ServeEvent]] = {}
+            for sequence, (gateway, attempt) in self._attempts.items():
+                moved = Moved(sequence, attempt, self._spec.pipeline)
+                told.setdefault(gateway, []).append(moved)
+            self._tell(told)
+        for gateway, command in early:
+            self.submit(gateway, command)
+
     def submit(self, gateway: str, command: Submit) -> None:
         """Takes a sequence on, or says at once why not."""
+        if self._early is not None:
+            self._early.append((gateway, command))
+            return
         sequence, attempt = command.sequence, command.attempt
         if self._is_finishing or sequence in self._attempts:
             why = "the replica takes no more" if self._is_finishing else "is here"
@@ -82,6 +109,12 @@ class Head:
 
     def cancel(self, sequence: SequenceId) -> None:
         """Forgets a sequence; nothing more is said of it but that."""
+        for gateway, command in list(self._early or ()):
+            if command.sequence == sequence:
+                assert self._early is not None
+                self._early.remove((gateway, command))
+                finished = Finished(sequence, command.attempt, "cancelled")
+                self._outbox.emit(gateway, (finished,))
         if sequence in self._attempts:
             self._scheduler.cancel(sequence)
             gateway, attempt = self._attempts.pop(sequence)
@@ -89,6 +122,8 @@ class Head:
 
     def forget_gateway(self, gateway: str) -> None:
         """Cancels what a gateway that is gone had submitted."""
+        if self._early is not None:
+            self._early = [each for each in self._early if each[0] != gateway]
         for sequence, (owner, _) in list(self._attempts.items()):
             if owner == gateway:
                 self._scheduler.cancel(sequence)
@@ -96,6 +131,8 @@ class Head:
 
     def next_batch(self) -> ScheduledBatch | None:
         """The next micro-batch, or None if every sequence waits for one in flight."""
+        if self._early is not None:
+            return None
         return self._scheduler.next_batch()
 
     def complete(
@@ -117,8 +154,11 @@ class Head:
                 case SequenceFinished(_, reason):
                     events.append(Finished(sequence, attempt, reason))
                     del self._attempts[sequence]
-        for gateway, events in told.items():
-            self._outbox.emit(gateway, tuple(events))
+        self._tell(told)
+
+    def refilled(self, batch: BatchId) -> None:
+        """The first stage has computed a refill."""
+        self._scheduler.refilled(batch)
 
     def finish(self) -> None:
         """Takes nothing new; what is here runs to its end."""
@@ -126,10 +166,14 @@ class Head:
 
     def give_back(self, reason: str) -> None:
         """Returns every sequence to its gateway, which hands it over to another."""
+        self.take_over(None)
         told: dict[str, list[ServeEvent]] = {}
         for sequence, (gateway, attempt) in self._attempts.items():
             told.setdefault(gateway, []).append(Returned(sequence, attempt, reason))
         self._scheduler.evacuate()
         self._attempts.clear()
+        self._tell(told)
+
+    def _tell(self, told: dict[str, list[ServeEvent]]) -> None:
         for gateway, events in told.items():
             self._outbox.emit(gateway, tuple(events))

@@ -19,11 +19,16 @@ class StageSpec(msgspec.Struct, frozen=True):
 
 
 class PipelineSpec(msgspec.Struct, frozen=True):
-    """An execution pipeline as its workers know it; never edited."""
+    """An execution pipeline as its workers know it; never edited.
+
+    A re-cut may continue an older pipeline: it takes over that one's pages, and every
+    stage but the first finds there the KV of all the blocks that it runs.
+    """
 
     pipeline: PipelineId
     stages: tuple[StageSpec, ...]
     num_pages: int
+    continues: PipelineId | None = None
 
     @property
     def head(self) -> WorkerId:
@@ -130,6 +135,14 @@ class Returned(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
+class Moved(msgspec.Struct, frozen=True, tag=True):
+    """The sequence goes on at another replica of the same head; nothing is lost."""
+
+    sequence: SequenceId
+    attempt: int
+    pipeline: PipelineId
+
+
 class Rejected(msgspec.Struct, frozen=True, tag=True):
     """The sequence can run nowhere as it stands; the reason is for the client."""
 
@@ -138,7 +151,7 @@ class Rejected(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-ServeEvent = Emitted | Finished | Returned | Rejected
+ServeEvent = Emitted | Finished | Returned | Moved | Rejected
 
 
 class ServeEvents(msgspec.Struct, frozen=True):

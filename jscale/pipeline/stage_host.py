@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jscale.core.errors import JscaleError
+from jscale.core.errors import JscaleError, UnavailableError
 from jscale.core.ids import PipelineId, SequenceId, WorkerId
 from jscale.engine.batch import StepBatch
 from jscale.engine.config import EngineConfig
 from jscale.engine.executor import SampledRows, StageExecutor
-from jscale.engine.pages import PagePool, page_map
+from jscale.engine.pages import PagePool
 from jscale.pipeline.head import Head
+from jscale.pipeline.lease import Lease
 from jscale.pipeline.messages import (
     PipelineBroken,
     PipelineSpec,
@@ -37,8 +38,7 @@ class _OpenPipeline:
     """A pipeline that has stages here."""
 
     spec: PipelineSpec
-    pages: list[int]
-    page_map: npt.NDArray[np.int32]
+    lease: Lease
     head: Head | None
     waiting: collections.deque[Work]
 
@@ -70,29 +70,46 @@ class StageHost:
         return sum(p.head.num_sequences for p in self._pipelines.values() if p.head)
 
     def open(self, spec: PipelineSpec) -> None:
-        """Leases the pages of a pipeline's stages here.
+        """Leases the pages of a pipeline's stages here, or shares those it continues.
 
         Raises:
           OverloadedError: too few pages are free.
+          UnavailableError: the pipeline that it continues is gone.
         """
         assert spec.pipeline not in self._pipelines, spec
-        pages = self._pool.lease(spec.num_pages)
+        if spec.continues is None:
+            lease = Lease(self._pool, spec.num_pages)
+        elif spec.continues in self._pipelines:
+            lease = self._pipelines[spec.continues].lease
+        else:
+            raise UnavailableError(
+                f"pipeline {spec.continues}, which {spec.pipeline} continues, is gone: "
+                f"open one that starts anew"
+            )
+        lease.num_users += 1
         head = None
         if spec.head == self._worker:
             head = Head(spec, self._config, self._outbox, self._eos_token_ids)
         self._pipelines[spec.pipeline] = _OpenPipeline(
             spec=spec,
-            pages=pages,
-            page_map=page_map(pages),
+            lease=lease,
             head=head,
             waiting=collections.deque(),
         )
         self._turns.append(spec.pipeline)
 
-    def close(self, pipeline: PipelineId, reason: str, *, finish: bool = False) -> None:
+    def close(
+        self,
+        pipeline: PipelineId,
+        reason: str,
+        *,
+        finish: bool = False,
+        continued_by: PipelineId | None = None,
+    ) -> None:
         """Ends a pipeline here; closing what is not open does nothing.
 
-        With `finish` a head first runs its sequences to the end.
+        With `finish` a head first runs its sequences to the end. With `continued_by`
+        its sequences go on there; else the gateways get them back.
         """
         opened = self._pipelines.get(pipeline)
         if opened is None:
@@ -102,7 +119,15 @@ class StageHost:
             return
         del self._pipelines[pipeline]
         self._turns.remove(pipeline)
-        self._pool.release(opened.pages)
+        self._release(opened.lease)
+        if opened.head:
+            for other in self._pipelines.values():
+                if other.head and other.spec.continues == pipeline:
+                    is_next = other.spec.pipeline == continued_by
+                    other.head.take_over(opened.head if is_next else None)
+                    if is_next:
+                        opened.head = None
+                        break
         if opened.head:
             opened.head.give_back(reason)
         self._outbox.closed(pipeline, reason)
@@ -141,6 +166,9 @@ class StageHost:
         opened = self._pipelines.get(message.pipeline)
         if opened is None:
             return
+        older = self._pipelines.get(opened.spec.continues or PipelineId(0))
+        if older is not None:  # Its pages are the newer one's from now on.
+            older.waiting.clear()
         batch = StepBatch.from_bytes(payload[: message.batch_bytes])
         x = np.frombuffer(
             payload[message.batch_bytes :], dtype=self._executor.activation_dtype
@@ -151,7 +179,7 @@ class StageHost:
                 message.stage_index,
                 message.batch,
                 batch,
-                opened.page_map,
+                opened.lease.page_map,
                 x,
             )
         )
@@ -189,7 +217,13 @@ class StageHost:
         if scheduled is None:
             return None
         return Work(
-            opened.spec, 0, scheduled.id, scheduled.batch, opened.page_map, None
+            opened.spec,
+            0,
+            scheduled.id,
+            scheduled.batch,
+            opened.lease.page_map,
+            None,
+            scheduled.is_refill,
         )
 
     def _take_fitting(self, work: Work) -> list[Work]:
@@ -219,10 +253,22 @@ class StageHost:
         end = 0
         for work in works:
             rows = slice(end, end := end + work.batch.num_rows)
-            if isinstance(output, SampledRows):
+            if work.is_refill:
+                self._refilled(work)
+            elif isinstance(output, SampledRows):
                 self._answer(work, output.tokens[rows], output.logprobs[rows])
             else:
                 self._pass_on(work, output[rows])
+
+    def _refilled(self, work: Work) -> None:
+        opened = self._pipelines.get(work.spec.pipeline)
+        if opened is not None and opened.head is not None:
+            opened.head.refilled(work.batch_id)
+
+    def _release(self, lease: Lease) -> None:
+        lease.num_users -= 1
+        if not lease.num_users:
+            self._pool.release(lease.pages)
 
     def _answer(
         self,

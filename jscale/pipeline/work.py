@@ -18,7 +18,8 @@ class Work:
     """A micro-batch that waits for one of our stages.
 
     `page_map` gives the physical page of each virtual page of its pipeline here; `x`,
-    `[num_rows, embed]`, is what the stage before made of it, None for a first stage.
+    `[num_rows, embed]`, is what the stage before made of it, None for a first stage. A
+    refill ends after the first stage, whose KV was all it was for.
     """
 
     spec: PipelineSpec
@@ -27,6 +28,7 @@ class Work:
     batch: StepBatch
     page_map: npt.NDArray[np.int32]
     x: npt.NDArray[Any] | None
+    is_refill: bool = False
 
     @property
     def stage(self) -> StageSpec:

@@ -143,7 +143,7 @@ class ExecutionPolicy:
     max_targets_per_pipeline: int = 8
     """Targets that join up without a source, at most: each adds a hop per token."""
 
-    recut_growth: float = 2.0
+    recut_growth: float = 1.5
     """How many times as many blocks targets must run after a re-cut: `worth_recut`."""
 
     def __post_init__(self) -> None:

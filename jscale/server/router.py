@@ -10,6 +10,8 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 
+import msgspec
+
 from jscale.cluster.messages import Replica
 from jscale.core.errors import OverloadedError, RequestError, UnavailableError
 from jscale.core.ids import PipelineId, SequenceId, WorkerId
@@ -19,6 +21,7 @@ from jscale.pipeline.messages import (
     Cancel,
     Emitted,
     Finished,
+    Moved,
     Rejected,
     Returned,
     ServeEvent,
@@ -185,6 +188,9 @@ class Router:
                     self._rests_until_ns[pipeline] = now_ns + REST_NS
                 decisions = self._hand_over(live, event.reason)
                 return decisions + self._dispatch(now_ns)
+            case Moved(pipeline=pipeline):
+                self._move(live, pipeline)
+                return self._dispatch(now_ns)
             case Rejected():
                 self._forget(live)
                 failed = Fail(live.sequence, RequestError(event.reason))
@@ -257,6 +263,15 @@ class Router:
         if not self._outstanding[pipeline]:
             del self._outstanding[pipeline]
         live.replica = None
+
+    def _move(self, live: LiveSequence, pipeline: PipelineId) -> None:
+        """Books the sequence on another replica of the same head."""
+        assert live.replica is not None, live
+        # That the replica is open may be told later than that it has the sequence.
+        unknown = msgspec.structs.replace(live.replica, pipeline=pipeline)
+        self._release(live)
+        live.replica = self._replicas.get(pipeline, unknown)
+        self._outstanding[pipeline] += 1
 
     def _forget(self, live: LiveSequence) -> None:
         if live in self._queue:

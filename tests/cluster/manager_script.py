@@ -181,9 +181,12 @@ class ManagerScript:
             case messages.CancelMulticast(plan):
                 return f"{name} {plan}"
             case messages.OpenPipeline(spec):
-                return f"{name} {spec.pipeline}: {show_stages(spec)}"
-            case messages.ClosePipeline(pipeline, reason, finish):
-                return f"{name} {pipeline}{' (finish)' if finish else ''}: {reason}"
+                continues = f" continues {spec.continues}" if spec.continues else ""
+                return f"{name} {spec.pipeline}: {show_stages(spec)}{continues}"
+            case messages.ClosePipeline(pipeline, reason, finish, continued_by):
+                notes = " (finish)" if finish else ""
+                notes += f" (continued by {continued_by})" if continued_by else ""
+                return f"{name} {pipeline}{notes}: {reason}"
             case _:
                 return name
 

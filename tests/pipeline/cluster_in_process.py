@@ -18,6 +18,7 @@ from jscale.engine.request import Request, SamplingParams
 from jscale.pipeline.messages import (
     Emitted,
     Finished,
+    Moved,
     PipelineBroken,
     PipelineSpec,
     Rejected,
@@ -67,6 +68,7 @@ class World:
         self.returned: list[SequenceId] = []
         self.closed: list[tuple[str, PipelineId]] = []
         self.next_pipeline = 1
+        self.num_moved = 0
 
     def add_worker(self, name: str) -> WorkerId:
         worker = WorkerId(name)
@@ -90,24 +92,44 @@ class World:
         for host in self.hosts.values():
             host.break_with(worker)
 
-    def open(self, *cut: tuple[str, int]) -> PipelineSpec:
+    def open(
+        self, *cut: tuple[str, int], continues: PipelineSpec | None = None
+    ) -> PipelineSpec:
         """Opens a pipeline: workers and how many blocks each runs, in order."""
         stages, first_block = [], 0
         for worker, num_blocks in cut:
             stages.append(StageSpec(WorkerId(worker), worker, first_block, num_blocks))
             first_block += num_blocks
         spec = PipelineSpec(
-            PipelineId(self.next_pipeline), tuple(stages), self._num_pages()
+            PipelineId(self.next_pipeline),
+            tuple(stages),
+            self._num_pages(),
+            continues.pipeline if continues else None,
         )
         self.next_pipeline += 1
         for worker in spec.workers:
             self.hosts[worker].open(spec)
         return spec
 
-    def close(self, spec: PipelineSpec, *, finish: bool = False) -> None:
-        for worker in spec.workers:
-            if worker in self.hosts:
-                self.hosts[worker].close(spec.pipeline, "re-cut", finish=finish)
+    def close(
+        self,
+        spec: PipelineSpec,
+        *,
+        finish: bool = False,
+        continued_by: PipelineSpec | None = None,
+    ) -> None:
+        """Workers hear of it one after the other, in any order."""
+        workers = [worker for worker in spec.workers if worker in self.hosts]
+        self.random.shuffle(workers)
+        for worker in workers:
+            self.hosts[worker].close(
+                spec.pipeline,
+                "re-cut",
+                finish=finish,
+                continued_by=continued_by.pipeline if continued_by else None,
+            )
+            if worker != workers[-1]:
+                self.run(self.random.randrange(30))
 
     def submit(
         self,
@@ -183,6 +205,8 @@ class World:
                 client.tokens.append(token)
             case Finished(reason=reason):
                 client.finish_reason = reason
+            case Moved():
+                self.num_moved += 1
             case Returned():
                 self.returned.append(event.sequence)
             case Rejected(reason=reason):

@@ -1,6 +1,6 @@
 import pytest
 
-from jscale.core.errors import OverloadedError
+from jscale.core.errors import OverloadedError, UnavailableError
 from jscale.core.ids import SequenceId, WorkerId
 from tests.pipeline.cluster_in_process import World
 
@@ -24,6 +24,20 @@ def expected_alone(world: World, **sampling: object) -> dict[str, list[int]]:
         world.run()
         tokens[name] = world.clients[SequenceId(f"alone-{name}")].tokens
     return tokens
+
+
+def count_rows(world: World, worker: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of every step that the worker runs from now on."""
+    rows: list[int] = []
+    executor = world.hosts[WorkerId(worker)]._executor
+    run = executor.run
+
+    def counted(first_block, num_blocks, batch, *rest):  # type: ignore[no-untyped-def]
+        rows.append(batch.num_rows)
+        return run(first_block, num_blocks, batch, *rest)
+
+    monkeypatch.setattr(executor, "run", counted)
+    return rows
 
 
 def test_local_replica_gives_the_tokens_of_the_oracle(
@@ -103,6 +117,60 @@ def test_handed_over_sequences_go_on_with_the_same_tokens(world: World) -> None:
     world.run()
     for name in PROMPTS:
         assert world.clients[SequenceId(name)].tokens == expected[name]
+
+
+@pytest.mark.parametrize("world", range(8), indirect=True)
+def test_recut_that_continues_keeps_what_the_source_has_computed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling: dict[str, object] = {"temperature": 0.7, "seed": 3}
+    expected = expected_alone(world, **sampling)
+    for worker in ("w0", "w1"):
+        world.add_worker(worker)
+    source_rows = count_rows(world, "w0", monkeypatch)
+    spec = world.open(("w1", 1), ("w0", 4))
+    for name, prompt in PROMPTS.items():
+        world.submit(spec, name, prompt, **sampling)
+    for num_blocks in (2, 3, 4):
+        world.run(world.random.randrange(200))
+        newer = world.open(("w1", num_blocks), ("w0", 5 - num_blocks), continues=spec)
+        world.submit(newer, f"new-{num_blocks}", PROMPTS["b"], **sampling)
+        world.run(world.random.randrange(20))
+        world.close(spec, continued_by=newer)
+        spec = newer
+    world.run()
+    assert not world.returned
+    assert world.num_moved
+    for name in PROMPTS:
+        assert world.clients[SequenceId(name)].tokens == expected[name]
+    for num_blocks in (2, 3, 4):
+        tokens = world.clients[SequenceId(f"new-{num_blocks}")].tokens
+        assert tokens == expected["b"]
+    prompts = [*PROMPTS.values(), *[PROMPTS["b"]] * 3]
+    needed = sum(len(prompt) + 39 for prompt in prompts)
+    # Only what was in flight at a re-cut is computed twice, at most two batches.
+    assert sum(source_rows) <= needed + 3 * 2 * (4 + 128)
+    world.close(spec)
+    assert world.hosts[WorkerId("w0")]._pool.num_free == 1024
+
+
+def test_recut_that_cannot_continue_is_refused_or_starts_anew(world: World) -> None:
+    expected = expected_alone(world)
+    for worker in ("w0", "w1"):
+        world.add_worker(worker)
+    spec = world.open(("w1", 1), ("w0", 4))
+    world.submit(spec, "a", PROMPTS["a"])
+    world.run(20)
+    newer = world.open(("w1", 2), ("w0", 3), continues=spec)
+    world.submit(newer, "b", PROMPTS["b"])
+    # The old one breaks before the new one is known to be open everywhere.
+    world.close(spec)
+    world.hand_over_returned(newer)
+    world.run()
+    for name in ("a", "b"):
+        assert world.clients[SequenceId(name)].tokens == expected[name]
+    with pytest.raises(UnavailableError, match="which 4 continues, is gone"):
+        world.open(("w1", 3), ("w0", 2), continues=spec)
 
 
 @pytest.mark.parametrize("world", range(4), indirect=True)
@@ -192,15 +260,8 @@ def test_what_waits_for_the_same_blocks_is_run_in_one_step(
     expected = expected_alone(world)
     for worker in ("w0", "w1", "w2"):
         world.add_worker(worker)
-    rows: list[int] = []
     source = world.hosts[WorkerId("w0")]
-    run = source._executor.run
-
-    def counted(first_block, num_blocks, batch, *rest):  # type: ignore[no-untyped-def]
-        rows.append(batch.num_rows)
-        return run(first_block, num_blocks, batch, *rest)
-
-    monkeypatch.setattr(source._executor, "run", counted)
+    rows = count_rows(world, "w0", monkeypatch)
     for target in ("w1", "w2"):
         spec = world.open((target, 2), ("w0", 3))
         for name, prompt in PROMPTS.items():
