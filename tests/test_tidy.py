@@ -6,6 +6,7 @@ Each rule is a function from one file to its complaints, tried on a bad example 
 import ast
 import dataclasses
 import functools
+import importlib.metadata
 import os
 import pathlib
 import re
@@ -212,6 +213,30 @@ def map_is_complete(text: str, modules: dict[str, list[str]]) -> Complaints:
                 yield f"section `{package}` lacks `{name}`: give it a line"
 
 
+def imports_are_declared(source: Source, declared: set[str]) -> Complaints:
+    """Complaints about what pyproject.toml does not bring; `testing` may use more."""
+    providers = importlib.metadata.packages_distributions()
+    for node in ast.walk(source.tree):
+        match node:
+            case ast.Import(names):
+                modules = [alias.name for alias in names]
+            case ast.ImportFrom(module=str(module)):
+                modules = [module]
+            case _:
+                continue
+        for top in {module.split(".")[0] for module in modules}:
+            is_ours = top == "jscale" or top in sys.stdlib_module_names
+            if not is_ours and declared.isdisjoint(map(_plain, providers.get(top, ()))):
+                yield f"line {node.lineno}: {top} is no dependency in pyproject.toml"
+
+
+def _plain(requirement: str) -> str:
+    """The name in a requirement, as package indices compare them."""
+    name = re.match(r"[\w.-]+", requirement)
+    assert name, requirement
+    return re.sub(r"[-_.]+", "-", name[0]).lower()
+
+
 def _code_lines(document: str) -> list[str]:
     """Lines of code blocks, continued ones joined, and spans of code."""
     indented = re.findall(r"^(?: {4}|\t)(.*)$", document, re.MULTILINE)
@@ -289,6 +314,19 @@ def test_documents_link_to_what_is_there():
         for source in others()
         if source.name.endswith(".md")
         for complaint in links_lead_somewhere(source, lambda p: (ROOT / p).exists())
+    ]
+    assert not complaints, "\n" + "\n".join(complaints)
+
+
+def test_what_is_imported_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {_plain(requirement) for requirement in project["dependencies"]}
+    complaints = [
+        f"{source.path}: {complaint}"
+        for source in sources(".py")
+        if source.path.startswith(("jscale/", "models/", "launch/"))
+        if source.name != "testing.py"
+        for complaint in imports_are_declared(source, declared)
     ]
     assert not complaints, "\n" + "\n".join(complaints)
 
@@ -382,6 +420,12 @@ def test_a_dead_link_is_found():
     source = Source("a/README.md", "[b](b.md) [c](../c.md#d) [e](https://e)")
     assert not list(links_lead_somewhere(source, {"a/b.md", "c.md"}.__contains__))
     assert len(list(links_lead_somewhere(source, {"a/b.md"}.__contains__))) == 1
+
+
+def test_an_import_that_is_not_declared_is_found():
+    source = Source("jscale/a.py", "import os\nimport pytest as p\nimport jscale.b\n")
+    assert not list(imports_are_declared(source, {"pytest"}))
+    assert len(list(imports_are_declared(source, {"jax"}))) == 1
 
 
 def test_a_module_that_the_map_lacks_is_found():
