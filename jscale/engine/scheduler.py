@@ -208,14 +208,11 @@ class Scheduler:
     def restart_first_stage(self) -> None:
         """The first stage runs more blocks now and lacks their KV; the others have all.
 
-        What is in flight is forgotten: its tokens will be sampled again, the same.
+        Nothing may be in flight.
         """
-        self._in_flight.clear()
-        for sequence in list(self._running):
-            sequence.is_in_flight = False
+        assert not self._in_flight, self._in_flight
+        for sequence in self._running:
             sequence.num_refilled = 0
-            if sequence.is_cancelled:
-                self._retire(sequence)
 
     def refilled(self, batch_id: BatchId) -> None:
         """The first stage has computed a refill."""

@@ -50,6 +50,7 @@ class Head:
         )
         self._attempts: dict[SequenceId, tuple[str, int]] = {}
         self._is_finishing = False
+        self._is_paused = False
 
     @property
     def num_sequences(self) -> int:
@@ -70,6 +71,7 @@ class Head:
             return
         early, self._early = self._early, None
         if older is not None:
+            assert older.is_drained
             self._scheduler, self._attempts = older._scheduler, older._attempts
             self._scheduler.restart_first_stage()
             told: dict[str, list[ServeEvent]] = {}
@@ -79,6 +81,15 @@ class Head:
             self._tell(told)
         for gateway, command in early:
             self.submit(gateway, command)
+
+    def pause(self) -> None:
+        """Schedules nothing more: another head will take over what is here."""
+        self._is_paused = True
+
+    @property
+    def is_drained(self) -> bool:
+        """Paused, and nothing is in flight any more."""
+        return self._is_paused and not self._scheduler.num_in_flight
 
     def submit(self, gateway: str, command: Submit) -> None:
         """Takes a sequence on, or says at once why not."""
@@ -131,7 +142,7 @@ class Head:
 
     def next_batch(self) -> ScheduledBatch | None:
         """The next micro-batch, or None if every sequence waits for one in flight."""
-        if self._early is not None:
+        if self._early is not None or self._is_paused:
             return None
         return self._scheduler.next_batch()
 

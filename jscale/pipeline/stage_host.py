@@ -1,8 +1,9 @@
 """All that one worker runs: its stages of every pipeline, and the heads among them.
 
-A worker has one device and hence one order of work. Pipelines take turns: in its turn
-a pipeline runs one micro-batch through one stage. A local replica is a pipeline with
-one stage and gets no other treatment.
+A worker has one device and hence one order of work. The local replica and the pipelines
+that the worker is a stage of take turns, one step each, so that however many targets a
+source helps, its own sequences keep half of its time; and pipelines take turns among
+themselves.
 """
 
 import collections
@@ -41,6 +42,7 @@ class _OpenPipeline:
     lease: Lease
     head: Head | None
     waiting: collections.deque[Work]
+    continued_by: PipelineId | None = None
 
 
 class StageHost:
@@ -63,6 +65,7 @@ class StageHost:
         self._pool = PagePool(config.num_pages)
         self._pipelines: dict[PipelineId, _OpenPipeline] = {}
         self._turns: collections.deque[PipelineId] = collections.deque()
+        self._is_local_turn = True
 
     @property
     def num_sequences(self) -> int:
@@ -117,20 +120,37 @@ class StageHost:
         if finish and opened.head and opened.head.num_sequences:
             opened.head.finish()
             return
+        if continued_by in self._pipelines:
+            opened.continued_by = continued_by
+            if opened.head:
+                opened.head.pause()
+                self._hand_on(opened)
+            return  # Not a head: what is in flight comes before the newer one's.
+        self._end(opened, reason)
+
+    def _end(self, opened: _OpenPipeline, reason: str) -> None:
+        pipeline = opened.spec.pipeline
         del self._pipelines[pipeline]
         self._turns.remove(pipeline)
         self._release(opened.lease)
         if opened.head:
-            for other in self._pipelines.values():
-                if other.head and other.spec.continues == pipeline:
-                    is_next = other.spec.pipeline == continued_by
-                    other.head.take_over(opened.head if is_next else None)
-                    if is_next:
-                        opened.head = None
-                        break
-        if opened.head:
             opened.head.give_back(reason)
         self._outbox.closed(pipeline, reason)
+        for other in list(self._pipelines.values()):
+            if other.continued_by == pipeline:  # It waited for this one.
+                self._end(other, reason)
+            elif other.spec.continues == pipeline and other.head:
+                other.head.take_over(None)
+
+    def _hand_on(self, opened: _OpenPipeline) -> None:
+        """Gives the sequences to the next head once nothing is in flight."""
+        newer = self._pipelines.get(opened.continued_by or PipelineId(0))
+        if newer is None or opened.head is None or not opened.head.is_drained:
+            return
+        assert newer.head is not None, newer.spec
+        newer.head.take_over(opened.head)
+        opened.head = None
+        self._end(opened, "continued")
 
     def break_with(self, peer: WorkerId) -> None:
         """Closes every pipeline that a lost worker was part of."""
@@ -167,8 +187,9 @@ class StageHost:
         if opened is None:
             return
         older = self._pipelines.get(opened.spec.continues or PipelineId(0))
-        if older is not None:  # Its pages are the newer one's from now on.
-            older.waiting.clear()
+        if older is not None and older.continued_by is not None:
+            assert not older.waiting, "its head hands on when nothing is in flight"
+            self._end(older, "continued")
         batch = StepBatch.from_bytes(payload[: message.batch_bytes])
         x = np.frombuffer(
             payload[message.batch_bytes :], dtype=self._executor.activation_dtype
@@ -189,6 +210,7 @@ class StageHost:
         opened = self._pipelines.get(message.pipeline)
         if opened is not None and opened.head is not None:
             opened.head.complete(message.batch, message.tokens, message.logprobs)
+            self._hand_on(opened)
             self._close_finished()
 
     def take_broken(self, message: PipelineBroken) -> None:
@@ -200,13 +222,18 @@ class StageHost:
 
         What other pipelines have waiting for the same blocks is run in the same step.
         """
-        for _ in range(len(self._turns)):
-            opened = self._pipelines[self._turns[0]]
-            self._turns.rotate(-1)
-            work = self._next_work(opened)
-            if work is not None:
-                self._run([work, *self._take_fitting(work)])
-                return True
+        for is_local in (self._is_local_turn, not self._is_local_turn):
+            for pipeline in list(self._turns):
+                opened = self._pipelines[pipeline]
+                if opened.spec.is_local != is_local:
+                    continue
+                self._turns.remove(pipeline)
+                self._turns.append(pipeline)
+                work = self._next_work(opened)
+                if work is not None:
+                    self._is_local_turn = not is_local
+                    self._run([work, *self._take_fitting(work)])
+                    return True
         return False
 
     def _next_work(self, opened: _OpenPipeline) -> Work | None:
@@ -264,6 +291,7 @@ class StageHost:
         opened = self._pipelines.get(work.spec.pipeline)
         if opened is not None and opened.head is not None:
             opened.head.refilled(work.batch_id)
+            self._hand_on(opened)
 
     def _release(self, lease: Lease) -> None:
         lease.num_users -= 1
