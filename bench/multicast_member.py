@@ -1,5 +1,6 @@
 """One member of the multicast benchmark: a process, led by that of rank 0."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -102,7 +103,8 @@ class MemberProcess(Handler, MulticastObserver):
         traceback: types.TracebackType | None,
     ) -> None:
         if self._rank == 0:
-            self._tell_all(len(self._addresses), "bye")
+            with contextlib.suppress(PeerLostError):
+                self._tell_all(len(self._addresses), "bye")
         self._transport.close()
 
     def lead(self, case: Case) -> Result:
@@ -127,10 +129,10 @@ class MemberProcess(Handler, MulticastObserver):
         return Result(seconds, max([*peaks, peak_memory_bytes()]))
 
     def follow(self) -> None:
-        """Does what rank 0 says until it says bye."""
+        """Does what rank 0 says until it says bye, or is gone."""
         member: MulticastMember | None = None
         while True:
-            what, arguments = self._inbox.get(timeout=TIMEOUT_S)
+            what, arguments = self._inbox.get()
             match what:
                 case "prepare":
                     run = arguments.pop("run")
@@ -256,7 +258,13 @@ class MemberProcess(Handler, MulticastObserver):
         """What each of the others answers; all must say the same word."""
         answers = []
         while len(answers) < num_members - 1:
-            what, arguments = self._inbox.get(timeout=TIMEOUT_S)
+            try:
+                what, arguments = self._inbox.get(timeout=TIMEOUT_S)
+            except queue.Empty:
+                raise TransportError(
+                    f"{len(answers)} of {num_members - 1} said {expected!r} within "
+                    f"{TIMEOUT_S:g} s"
+                ) from None
             if what != expected:
                 raise TransportError(f"expected {expected!r}, got {what!r} {arguments}")
             answers.append(arguments)

@@ -89,6 +89,7 @@ def _run(
         num_workers=1,
         link_mbit_s=options.link_mbit_s,
         emulate_layer_us=options.emulate_layer_us,
+        step_rows=options.step_rows,
         executes_while_loading=executes,
         cache_dir=directory + "/cache",
         drain_timeout_s=1.0,
@@ -220,6 +221,7 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--num_targets", type=int, default=3)
     parser.add_argument("--link_mbit_s", type=float, default=50.0)
     parser.add_argument("--emulate_layer_us", type=int, default=10_000)
+    parser.add_argument("--step_rows", type=int, default=256)
     parser.add_argument("--num_clients", type=int, default=64)
     parser.add_argument("--prompt_tokens", type=int, default=16)
     parser.add_argument("--max_tokens", type=int, default=32)

@@ -46,6 +46,9 @@ def define_flags() -> None:
         "max_sequences", 16, "Sequences a replica decodes together: one tile of rows."
     )
     flags.DEFINE_integer(
+        "step_rows", 128, "Tokens a step computes at most; accelerators take more."
+    )
+    flags.DEFINE_integer(
         "max_context", None, "Tokens of a sequence; none: the model's, at most 4096."
     )
     flags.DEFINE_enum(

@@ -30,6 +30,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "max_sequences", 16, "Sequences a replica decodes together: one tile of rows."
     )
+    flags.DEFINE_integer("step_rows", 128, "Tokens a step computes at most.")
     flags.DEFINE_integer(
         "max_context", None, "Tokens of a sequence; none: the model's, at most 4096."
     )

@@ -30,6 +30,7 @@ class ManagerConfig:
       num_pages: KV pages of a worker; None: enough for `max_sequences` whole contexts.
       page_tokens: tokens of a KV page.
       max_sequences: sequences that one replica decodes together.
+      step_rows: tokens that one step computes at most, prompts included.
       max_context: tokens of a sequence at most; None: as the model allows.
       compute_dtype: element type of the arithmetic.
     """
@@ -46,6 +47,7 @@ class ManagerConfig:
     num_pages: int | None = None
     page_tokens: int = 64
     max_sequences: int = 16
+    step_rows: int = 128
     max_context: int | None = None
     compute_dtype: str = "float32"
 
@@ -57,6 +59,7 @@ class ManagerConfig:
         _require_at_least("num_pages", self.num_pages, 2)
         _require_at_least("page_tokens", self.page_tokens, 1)
         _require_at_least("max_sequences", self.max_sequences, 1)
+        _require_at_least("step_rows", self.step_rows, self.max_sequences)
         _require_at_least("max_context", self.max_context, 1)
         _require_one_of("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
         _require_one_of("plan_kind", self.plan_kind, PLAN_KINDS)

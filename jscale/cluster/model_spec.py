@@ -7,7 +7,8 @@ from jscale.cluster.config import ManagerConfig
 from jscale.cluster.messages import ModelSpec
 from jscale.core.chunks import chunk_size_for
 from jscale.core.errors import ConfigError
-from jscale.engine.config import EngineConfig
+from jscale.core.units import round_up
+from jscale.engine.config import TILE_ROWS, EngineConfig
 from jscale.store.manifest import Manifest
 
 CONTEXTS_OF_PAGES = 4
@@ -36,7 +37,9 @@ def load_model_spec(config: ManagerConfig) -> tuple[ModelSpec, pathlib.Path]:
         )
     pages_per_sequence = -(-max_context // config.page_tokens)
     num_pages = CONTEXTS_OF_PAGES * config.max_sequences * pages_per_sequence
+    step_rows = round_up(config.step_rows, TILE_ROWS)
     engine = EngineConfig(
+        row_buckets=tuple(sorted({TILE_ROWS, step_rows})),
         page_tokens=config.page_tokens,
         num_pages=config.num_pages or num_pages,
         max_context=max_context,

@@ -195,6 +195,7 @@ class LocalCluster:
             plan_kind=config.plan_kind,
             executes_while_loading=config.executes_while_loading,
             max_sequences=config.max_sequences,
+            step_rows=config.step_rows,
             max_context=config.max_context,
             compute_dtype=config.compute_dtype,
         )
