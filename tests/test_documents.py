@@ -62,7 +62,9 @@ def map_is_complete(text: str, modules: dict[str, list[str]]) -> Complaints:
 
 def _code_lines(document: str) -> list[str]:
     """Lines of code blocks, continued ones joined, and spans of code."""
-    indented = re.findall(r"^(?: {4}|\t)(.*)$", document, re.MULTILINE)
+    paragraphs = [text.splitlines() for text in re.split(r"\n\s*\n", document)]
+    blocks = [p for p in paragraphs if all(line.startswith("    ") for line in p)]
+    indented = [line for block in blocks for line in block]
     fenced = re.findall(r"^```\w*\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
     joined = "\n".join((*indented, *fenced)).replace("\\\n", " ")
     return [*joined.splitlines(), *re.findall(r"`([^`\n]+)`", document)]
@@ -137,7 +139,10 @@ def test_commands_that_do_not_exist_are_found(document):
 
 
 def test_commands_that_exist_are_not_complained_of():
-    document = "    make test && jscale-serve --model=x --noverbose --help\nmake sure\n"
+    document = (
+        "    make test && jscale-serve --model=x --noverbose --help\n\n"
+        "1. I\n    make sure\n"
+    )
     assert not list(commands_exist(document, KNOWN))
 
 
