@@ -43,9 +43,7 @@ def define_flags() -> None:
     flags.DEFINE_string("cache_dir", CACHE_DIR, "Where converted models are kept.")
     flags.DEFINE_boolean("ships_executables", True, "Send executables with the blocks.")
     flags.DEFINE_float("start_timeout_s", 180.0, "Seconds the first worker may take.")
-    flags.DEFINE_float(
-        "drain_timeout_s", 30.0, "Seconds requests may go on at the end."
-    )
+    flags.DEFINE_float("drain_timeout_s", 30.0, "Seconds requests may go on at end.")
     flags.DEFINE_string(
         "runtime_dir", None, "Where logs go, and stay; none: a folder that is removed."
     )

@@ -59,7 +59,7 @@ class Transfers:
         later = command.members[names.index(self._worker) + 1 :]
         partners = [each for each in later if each.worker in member.peers]
         thread = threading.Thread(
-            target=self._connect, args=(partners,), name="connect", daemon=True
+            target=self._connect, args=(member, partners), name="connect", daemon=True
         )
         self._connecting = [each for each in self._connecting if each.is_alive()]
         self._connecting.append(thread)
@@ -79,12 +79,13 @@ class Transfers:
         for thread in self._connecting:
             thread.join()
 
-    def _connect(self, partners: list[Member]) -> None:
+    def _connect(self, member: MulticastMember, partners: list[Member]) -> None:
         for partner in partners:
             try:
                 self._peers.connection(partner.worker, partner.address)
             except TransportError as error:
                 logging.warning("peer=%s: %s", partner.worker, error)
+                member.unreachable(partner.worker)
 
 
 class _Observer(MulticastObserver):

@@ -2,7 +2,6 @@
 
 import textwrap
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -382,22 +381,3 @@ def turn(scheduler, data, flying, got, finished) -> None:
                 got[event.sequence].append(event.token)
             else:
                 finished.add(event.sequence)
-
-
-def test_a_batch_survives_the_wire():
-    scheduler = Scheduler(config(), num_pages=16)
-    scheduler.add(sequence("a", 3, temperature=0.7, top_k=5, top_p=0.9, seed=2**32 - 1))
-    scheduler.add(sequence("b", 5))
-    batch = scheduler.next_batch().batch
-    again = type(batch).from_bytes(batch.to_bytes())
-    for name in vars(batch):
-        np.testing.assert_array_equal(getattr(again, name), getattr(batch, name))
-
-
-@pytest.mark.parametrize("damage", [b"", b"123", None])
-def test_bytes_that_are_no_batch_are_refused(damage):
-    scheduler = Scheduler(config(), num_pages=16)
-    scheduler.add(sequence("a", 3))
-    batch = scheduler.next_batch().batch
-    with pytest.raises(TransportError, match="drop it"):
-        type(batch).from_bytes(batch.to_bytes()[:-4] if damage is None else damage)
