@@ -36,9 +36,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "chunk_size_bytes", None, "What travels at once; none: 1/256 of the model."
     )
-    flags.DEFINE_integer(
-        "num_pages", None, "KV pages of a worker; none: for max_sequences contexts."
-    )
+    flags.DEFINE_integer("kv_mib", 2048, "MiB of a worker for KV pages, at most.")
     flags.DEFINE_integer(
         "page_tokens", 64, "Tokens of a KV page; fewer waste less, more are faster."
     )

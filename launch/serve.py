@@ -31,6 +31,7 @@ def define_flags() -> None:
         "max_sequences", 16, "Sequences a replica decodes together: one tile of rows."
     )
     flags.DEFINE_integer("step_rows", 128, "Tokens a step computes at most.")
+    flags.DEFINE_integer("kv_mib", 2048, "MiB of a worker for KV pages, at most.")
     flags.DEFINE_integer(
         "max_context", None, "Tokens of a sequence; none: the model's, at most 4096."
     )

@@ -5,6 +5,7 @@ The engine and the checkpoint readers know models only through this file.
 
 import abc
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -176,6 +177,10 @@ class ModelFamily(abc.ABC, Generic[ConfigT]):
         self, config: ConfigT, num_layers: int, num_pages: int, page_tokens: int
     ) -> tuple[int, ...]:
         """Shape of the pool that holds the keys (or the values) of a block's layers."""
+
+    def kv_values_per_token(self, config: ConfigT) -> int:
+        """Numbers that the keys and values of one token are, over all layers."""
+        return 2 * math.prod(self.kv_shape(config, config.num_layers, 1, 1))
 
     @abc.abstractmethod
     def apply(self, config: ConfigT, kind: BlockKind, compute_dtype: str) -> BlockApply:

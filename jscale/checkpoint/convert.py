@@ -231,6 +231,9 @@ class _Conversion:
             family=self._reader.family.name,
             config=self._reader.config.to_dict(),
             dtype=self._layouts[0].tensors[0].dtype,
+            kv_values_per_token=self._reader.family.kv_values_per_token(
+                self._reader.config
+            ),
             blocks=tuple(self._entries),
             tokenizer_file=None if tokenizer is None else TOKENIZER_FILE,
             source_fingerprint=self._fingerprint,

@@ -64,6 +64,7 @@ def write_random_model(
         family=LLAMA.name,
         config=config.to_dict(),
         dtype=dtype,
+        kv_values_per_token=LLAMA.kv_values_per_token(config),
         blocks=tuple(entries),
         tokenizer_file=None if tokenizer_file is None else TOKENIZER_FILE,
     )

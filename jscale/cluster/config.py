@@ -27,7 +27,8 @@ class ManagerConfig:
       executes_while_loading: targets serve with the blocks they have; without, a
         worker serves once it holds the whole model.
       chunk_size_bytes: what travels at once; None: as suits the size of the model.
-      num_pages: KV pages of a worker; None: enough for `max_sequences` whole contexts.
+      kv_mib: memory of a worker for KV pages at most, MiB; fewer pages do where
+        `max_sequences` whole contexts need fewer.
       page_tokens: tokens of a KV page.
       max_sequences: sequences that one replica decodes together.
       step_rows: tokens that one step computes at most, prompts included.
@@ -44,7 +45,7 @@ class ManagerConfig:
     plan_kind: str = "binomial"
     executes_while_loading: bool = True
     chunk_size_bytes: int | None = None
-    num_pages: int | None = None
+    kv_mib: int = 2048
     page_tokens: int = 64
     max_sequences: int = 16
     step_rows: int = 128
@@ -56,7 +57,7 @@ class ManagerConfig:
             raise ConfigError("--model is empty: give the path of a model")
         _require_at_least("num_workers", self.num_workers, 0)
         _require_at_least("chunk_size_bytes", self.chunk_size_bytes, 1024)
-        _require_at_least("num_pages", self.num_pages, 2)
+        _require_at_least("kv_mib", self.kv_mib, 1)
         _require_at_least("page_tokens", self.page_tokens, 1)
         _require_at_least("max_sequences", self.max_sequences, 1)
         _require_at_least("step_rows", self.step_rows, self.max_sequences)

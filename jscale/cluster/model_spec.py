@@ -7,7 +7,8 @@ from jscale.cluster.config import ManagerConfig
 from jscale.cluster.messages import ModelSpec
 from jscale.core.chunks import chunk_size_for
 from jscale.core.errors import ConfigError
-from jscale.core.units import round_up
+from jscale.core.layout import DTYPE_SIZE_BYTES
+from jscale.core.units import MIB, round_up
 from jscale.engine.config import TILE_ROWS, EngineConfig
 from jscale.store.manifest import Manifest
 
@@ -35,13 +36,12 @@ def load_model_spec(config: ManagerConfig) -> tuple[ModelSpec, pathlib.Path]:
             f"--max_context={max_context}: {manifest.model_name} was made for "
             f"{model_context} tokens; give at most that"
         )
-    pages_per_sequence = -(-max_context // config.page_tokens)
-    num_pages = CONTEXTS_OF_PAGES * config.max_sequences * pages_per_sequence
+    num_pages = _num_pages(config, manifest, max_context)
     step_rows = round_up(config.step_rows, TILE_ROWS)
     engine = EngineConfig(
         row_buckets=tuple(sorted({TILE_ROWS, step_rows})),
         page_tokens=config.page_tokens,
-        num_pages=config.num_pages or num_pages,
+        num_pages=num_pages,
         max_context=max_context,
         max_sequences=config.max_sequences,
         compute_dtype=config.compute_dtype,
@@ -55,3 +55,25 @@ def load_model_spec(config: ManagerConfig) -> tuple[ModelSpec, pathlib.Path]:
         block_sizes_bytes=manifest.block_sizes_bytes,
     )
     return spec, path
+
+
+def _num_pages(config: ManagerConfig, manifest: Manifest, max_context: int) -> int:
+    """KV pages of a worker: what the settings can use, as far as memory allows."""
+    pages_per_sequence = -(-max_context // config.page_tokens)
+    wanted = CONTEXTS_OF_PAGES * config.max_sequences * pages_per_sequence
+    page_bytes = (
+        config.page_tokens
+        * manifest.kv_values_per_token
+        * DTYPE_SIZE_BYTES[config.compute_dtype]
+    )
+    if not page_bytes:
+        return wanted
+    allowed = config.kv_mib * MIB // page_bytes
+    if allowed < 2 * pages_per_sequence:
+        least = -(-2 * pages_per_sequence * page_bytes // MIB)
+        raise ConfigError(
+            f"--kv_mib={config.kv_mib}: two contexts of {max_context} tokens of "
+            f"{manifest.model_name} take {least} MiB; give at least that, or a smaller "
+            f"--max_context"
+        )
+    return min(wanted, allowed)

@@ -196,6 +196,7 @@ class LocalCluster:
             executes_while_loading=config.executes_while_loading,
             max_sequences=config.max_sequences,
             step_rows=config.step_rows,
+            kv_mib=config.kv_mib,
             max_context=config.max_context,
             compute_dtype=config.compute_dtype,
         )

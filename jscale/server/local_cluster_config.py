@@ -20,6 +20,7 @@ class LocalClusterConfig:
       executes_while_loading: workers serve with the blocks they have; without, once
         they hold the whole model.
       max_sequences: sequences that one replica decodes together.
+      kv_mib: memory of a worker for KV pages at most, MiB.
       step_rows: tokens that one step computes at most, prompts included.
       max_context: tokens of a sequence; None: as the model allows, at most 4096.
       compute_dtype: element type of the arithmetic.
@@ -40,6 +41,7 @@ class LocalClusterConfig:
     executes_while_loading: bool = True
     max_sequences: int = 16
     step_rows: int = 128
+    kv_mib: int = 2048
     max_context: int | None = None
     compute_dtype: str = "float32"
     cache_dir: str = CACHE_DIR

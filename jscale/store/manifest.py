@@ -39,6 +39,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     dtype: str
     blocks: tuple[BlockEntry, ...]
     tokenizer_file: str | None = None
+    kv_values_per_token: int = 0
+    """Numbers that the KV of one token is, over all layers; 0: not told."""
     source_fingerprint: str = ""
     """Digest of what the store was converted from, to notice that it changed."""
 
