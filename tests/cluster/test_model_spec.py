@@ -27,18 +27,18 @@ def test_pages_are_for_four_contexts_of_each_sequence(tmp_path: Path) -> None:
 
 
 def test_pages_are_fewer_where_memory_does_not_allow_them(tmp_path: Path) -> None:
-    # 5 layers of 4 heads of 8 numbers, keys and values: 320 numbers, 1280 bytes a token.
+    # 5 layers of 4 heads of 8 numbers, keys and values: 320 numbers, 1280 bytes.
     engine = spec_of(tmp_path, kv_mib=4, page_tokens=64).engine
     assert engine.num_pages == 4 * 1024 * 1024 // (64 * 1280)
 
 
 def test_too_little_memory_for_pages_says_how_much_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--kv_mib=1: two contexts of 512 .* 2 MiB"):
+    with pytest.raises(ConfigError, match=r"--kv_mib=1: two contexts of 512 .* 2 MiB"):
         spec_of(tmp_path, kv_mib=1)
 
 
 def test_context_beyond_the_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--max_context=513: .* made for 512"):
+    with pytest.raises(ConfigError, match=r"--max_context=513: .* made for 512"):
         spec_of(tmp_path, max_context=513)
 
 
