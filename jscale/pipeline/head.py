@@ -88,8 +88,9 @@ class Head:
 
     @property
     def is_drained(self) -> bool:
-        """Paused, and nothing is in flight any more."""
-        return self._is_paused and not self._scheduler.num_in_flight
+        """Paused, has taken over what it was to, and has nothing in flight."""
+        has_all = self._early is None
+        return self._is_paused and has_all and not self._scheduler.num_in_flight
 
     def submit(self, gateway: str, command: Submit) -> None:
         """Takes a sequence on, or says at once why not."""

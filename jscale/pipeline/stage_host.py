@@ -151,6 +151,7 @@ class StageHost:
         newer.head.take_over(opened.head)
         opened.head = None
         self._end(opened, "continued")
+        self._hand_on(newer)  # It may have been superseded while it waited.
 
     def break_with(self, peer: WorkerId) -> None:
         """Closes every pipeline that a lost worker was part of."""

@@ -153,6 +153,30 @@ def test_recut_that_continues_keeps_what_the_source_has_computed(
     assert world.hosts[WorkerId("w0")]._pool.num_free == 1024
 
 
+def test_recut_of_a_recut_that_still_waits_continues_both(world: World) -> None:
+    expected = expected_alone(world)
+    for worker in ("w0", "w1"):
+        world.add_worker(worker)
+    first = world.open(("w1", 1), ("w0", 4))
+    for name, prompt in PROMPTS.items():
+        world.submit(first, name, prompt)
+    head = world.hosts[WorkerId("w1")]
+    assert head.run_one()  # In flight: the head cannot hand on before it is back.
+    second = world.open(("w1", 2), ("w0", 3), continues=first)
+    head.close(first.pipeline, "re-cut", continued_by=second.pipeline)
+    third = world.open(("w1", 3), ("w0", 2), continues=second)
+    head.close(second.pipeline, "re-cut", continued_by=third.pipeline)
+    source = world.hosts[WorkerId("w0")]
+    source.close(first.pipeline, "re-cut", continued_by=second.pipeline)
+    source.close(second.pipeline, "re-cut", continued_by=third.pipeline)
+    world.run()
+    assert not world.returned
+    for name in PROMPTS:
+        assert world.clients[SequenceId(name)].tokens == expected[name]
+    gone = {pipeline for _, pipeline in world.closed}
+    assert gone == {first.pipeline, second.pipeline}
+
+
 def test_recut_that_cannot_continue_is_refused_or_starts_anew(world: World) -> None:
     expected = expected_alone(world)
     for worker in ("w0", "w1"):
