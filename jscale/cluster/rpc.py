@@ -103,11 +103,11 @@ ATTACH_GATEWAY: Stream[messages.GatewayReport, messages.GatewayCommand] = Stream
 ATTACH_LAUNCHER: Stream[messages.LauncherReport, messages.LauncherCommand] = Stream(
     CONTROL, "AttachLauncher", messages.LauncherReport, messages.LauncherCommand
 )
-ATTACH_HEAD: Stream[pipeline_messages.ServeCommand, pipeline_messages.ServeEvents] = (
+ATTACH_HEAD: Stream[pipeline_messages.ServeCommands, pipeline_messages.ServeEvents] = (
     Stream(
         SERVE,
         "AttachGateway",
-        pipeline_messages.ServeCommand,
+        pipeline_messages.ServeCommands,
         pipeline_messages.ServeEvents,
     )
 )

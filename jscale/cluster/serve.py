@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from absl import logging
@@ -11,10 +12,12 @@ from jscale.cluster.device import Device
 from jscale.pipeline.messages import (
     Cancel,
     ServeCommand,
+    ServeCommands,
     ServeEvent,
     ServeEvents,
     Submit,
 )
+from jscale.pipeline.stage_host import StageHost
 
 
 class GatewayStreams:
@@ -42,7 +45,7 @@ class GatewayStreams:
 
     async def serve(
         self,
-        incoming: AsyncIterator[ServeCommand],
+        incoming: AsyncIterator[ServeCommands],
         write: Callable[[Any], Awaitable[None]],
     ) -> None:
         """One gateway's stream, until it ends; what it submitted ends with it."""
@@ -63,7 +66,8 @@ class GatewayStreams:
         logging.info("gateway attached gateway=%s", gateway)
         try:
             async for command in incoming:
-                self._obey(gateway, command)
+                if self.device is not None:  # Else no pipeline can be open yet.
+                    self.device.post(partial(_obey, gateway, command.commands))
         finally:
             del self._queues[gateway]
             task.cancel()
@@ -71,11 +75,12 @@ class GatewayStreams:
                 self.device.post(lambda host: host.forget_gateway(gateway))
             logging.info("gateway detached gateway=%s", gateway)
 
-    def _obey(self, gateway: str, command: ServeCommand) -> None:
-        if self.device is None:
-            return  # No pipeline can be open yet.
+
+def _obey(gateway: str, commands: tuple[ServeCommand, ...], host: StageHost) -> None:
+    """Runs on the device thread."""
+    for command in commands:
         match command:
             case Submit():
-                self.device.post(lambda host: host.submit(gateway, command))
+                host.submit(gateway, command)
             case Cancel(sequence):
-                self.device.post(lambda host: host.cancel(sequence))
+                host.cancel(sequence)

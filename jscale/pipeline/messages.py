@@ -106,6 +106,15 @@ class Cancel(msgspec.Struct, frozen=True, tag=True):
 ServeCommand = Submit | Cancel
 
 
+class ServeCommands(msgspec.Struct, frozen=True):
+    """What one decision of a gateway means for one head, in order.
+
+    Sequences that come together are computed together, from the first step on.
+    """
+
+    commands: tuple[ServeCommand, ...]
+
+
 # --- head -> gateway ----------------------------------------------------------------
 
 

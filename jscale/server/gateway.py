@@ -12,7 +12,7 @@ from jscale.cluster.link import Link
 from jscale.core.errors import RequestError, UnavailableError
 from jscale.core.ids import SequenceId, WorkerId
 from jscale.core.units import NS_PER_S
-from jscale.pipeline.messages import ServeEvents
+from jscale.pipeline.messages import ServeCommand, ServeCommands, ServeEvents
 from jscale.proto.v1 import jscale_pb2 as pb
 from jscale.server.decisions import Decision, Deliver, End, Fail, Send
 from jscale.server.gateway_config import GatewayConfig
@@ -252,17 +252,20 @@ class Gateway:
         )
 
     def _carry_out(self, decisions: Iterable[Decision]) -> None:
+        commands: dict[WorkerId, list[ServeCommand]] = {}
         for decision in decisions:
             match decision:
                 case Send(head, command):
-                    if head in self._heads:
-                        self._heads[head][0].send(command)
+                    commands.setdefault(head, []).append(command)
                 case Deliver(sequence):
                     self._count(decision)
                     self._streams[sequence].put(decision)
                 case End(sequence) | Fail(sequence):
                     self._metrics.add_finished()
                     self._streams.pop(sequence).put(decision)
+        for head, told in commands.items():
+            if head in self._heads:
+                self._heads[head][0].send(ServeCommands(tuple(told)))
 
     def _count(self, delivered: Deliver) -> None:
         now_ns = self._now_ns()

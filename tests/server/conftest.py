@@ -103,13 +103,14 @@ class FakeHead:
 
     async def serve(self, incoming, write):
         self._stream = write
-        async for command in incoming:
-            match command:
-                case Submit():
-                    self.submits.put_nowait(command)
-                    await self.run(command, self.tokens_at_once)
-                case Cancel():
-                    self.cancels.put_nowait(command)
+        async for told in incoming:
+            for command in told.commands:
+                match command:
+                    case Submit():
+                        self.submits.put_nowait(command)
+                        await self.run(command, self.tokens_at_once)
+                    case Cancel():
+                        self.cancels.put_nowait(command)
 
     async def run(self, submit, num_tokens):
         """Emits so many tokens, and the end if it is reached."""
