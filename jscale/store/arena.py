@@ -1,6 +1,7 @@
 """The arena: one mapping that holds every byte of a worker's model."""
 
 import ctypes
+import gc
 import mmap
 import queue
 import time
@@ -136,6 +137,8 @@ class _Views:
         deaths: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._deaths = deaths
         end_s = time.monotonic() + timeout_s
+        if self.alive:  # Newer versions of numpy leave cycles around bfloat16 views.
+            gc.collect()
         while self.alive:
             left_s = end_s - time.monotonic()
             try:

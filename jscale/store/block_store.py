@@ -1,6 +1,7 @@
 """Which bytes of a model this worker holds, from the first chunk to eviction."""
 
 import contextlib
+import gc
 import hashlib
 import os
 import threading
@@ -241,6 +242,8 @@ class BlockStore:
           InUseError: array views of it live, or somebody acquired it.
         """
         region_index = region_of(block)
+        if self._regions[region_index].is_lent:
+            gc.collect()  # Views in reference cycles are not used by anybody.
         with self._lock:
             region = self._regions[region_index]
             if region.is_lent or region.num_users or region.arriving:
