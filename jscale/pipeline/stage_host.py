@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jscale.core.errors import JscaleError, UnavailableError
+from jscale.core.errors import JscaleError, TransportError, UnavailableError
 from jscale.core.ids import PipelineId, SequenceId, WorkerId
 from jscale.engine.batch import StepBatch
 from jscale.engine.config import EngineConfig
@@ -191,10 +191,14 @@ class StageHost:
         if older is not None and older.continued_by is not None:
             assert not older.waiting, "its head hands on when nothing is in flight"
             self._end(older, "continued")
-        batch = StepBatch.from_bytes(payload[: message.batch_bytes])
-        x = np.frombuffer(
-            payload[message.batch_bytes :], dtype=self._executor.activation_dtype
-        ).reshape(batch.num_rows, -1)
+        try:
+            batch = StepBatch.from_bytes(payload[: message.batch_bytes])
+            x = np.frombuffer(
+                payload[message.batch_bytes :], dtype=self._executor.activation_dtype
+            ).reshape(batch.num_rows, -1)
+        except (TransportError, ValueError) as error:
+            self._break(opened.spec, f"its input cannot be read: {error}")
+            return
         opened.waiting.append(
             Work(
                 opened.spec,
@@ -210,7 +214,11 @@ class StageHost:
         """The last stage finished a micro-batch of which we are the head."""
         opened = self._pipelines.get(message.pipeline)
         if opened is not None and opened.head is not None:
-            opened.head.complete(message.batch, message.tokens, message.logprobs)
+            try:
+                opened.head.complete(message.batch, message.tokens, message.logprobs)
+            except TransportError as error:
+                self._break(opened.spec, str(error))
+                return
             self._hand_on(opened)
             self._close_finished()
 

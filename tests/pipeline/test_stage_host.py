@@ -1,7 +1,8 @@
 import pytest
 
 from jscale.core.errors import OverloadedError, UnavailableError
-from jscale.core.ids import SequenceId, WorkerId
+from jscale.core.ids import BatchId, SequenceId, WorkerId
+from jscale.pipeline.messages import Sampled
 from tests.pipeline.cluster_in_process import World
 
 STORY = SequenceId("story")
@@ -262,6 +263,32 @@ def test_cancelled_sequence_ends_and_others_go_on(
     assert world.clients[SequenceId("unwanted")].finish_reason == "cancelled"
     assert len(world.clients[SequenceId("unwanted")].tokens) < 60
     assert world.clients[STORY].tokens == oracle[:60]
+
+
+@pytest.mark.parametrize("damage", ["batch", "activations", "results"])
+def test_rubbish_from_a_stage_breaks_its_pipeline_and_no_other(
+    world: World, oracle: list[int], damage: str
+) -> None:
+    for worker in ("w0", "w1"):
+        world.add_worker(worker)
+    spec = world.open(("w1", 2), ("w0", 3))
+    other = world.open(("w0", 5))
+    world.submit(spec, "hurt", (1,))
+    world.submit(other, "story", (1,), max_tokens=30)
+    world.hosts[WorkerId("w1")].run_one()
+    wire = world.wires[("w1", "w0")]
+    header, payload = wire.popleft()
+    if damage == "batch":
+        wire.append((header, b"x" + payload[1:]))
+    elif damage == "activations":
+        wire.append((header, payload[:-1]))
+    else:
+        sampled = Sampled(spec.pipeline, BatchId(0), (1, 2, 3), (0.0,) * 3)
+        world.hosts[WorkerId("w1")].take_sampled(sampled)
+    world.run()
+    assert world.returned == ["hurt"]
+    assert {("w0", spec.pipeline), ("w1", spec.pipeline)} == set(world.closed)
+    assert world.clients[STORY].tokens == oracle[:30]
 
 
 def test_message_for_a_closed_pipeline_is_dropped(world: World) -> None:
