@@ -165,9 +165,10 @@ class ManagerState:
                 retry_ns = now_ns + RELOAD_NS
                 self._update(worker, is_loading=False, retry_after_ns=retry_ns)
             case messages.LeaveRequested():
+                # Others that are on the way stay wanted.
+                if self._num_wanted and not self._workers[worker].is_leaving:
+                    self._num_wanted -= 1
                 self._update(worker, is_leaving=True)
-                if self._num_wanted is not None:
-                    self._num_wanted = min(self._num_wanted, self._num_staying)
             case _:
                 self._report_pipeline(worker, report)
 
