@@ -36,6 +36,7 @@ class ExecutableSet:
         self.program = program
         self.fingerprint: Fingerprint = fingerprint_of(program)
         self._ready: dict[ExecutableSpec, Any] = {}
+        self._serialized: dict[ExecutableSpec, bytes] = {}
         self._filling = threading.Lock()
 
     def find(self, spec: ExecutableSpec) -> Executable | None:
@@ -50,8 +51,12 @@ class ExecutableSet:
         """Compiles those that are not ready. About half a second each."""
         with self._filling:
             for spec in specs:
-                if spec not in self._ready:
-                    self._ready[spec] = compile_step(self.program, spec)
+                if spec in self._ready:
+                    continue
+                compiled = compile_step(self.program, spec)
+                # Now, as XLA cannot serialise one that has sorted (top_k, top_p).
+                self._serialized[spec] = serialize_executable.serialize(compiled)[0]
+                self._ready[spec] = compiled
 
     def load(self, bundle: ExecutableBundle, specs: Iterable[ExecutableSpec]) -> None:
         """Loads those that are not ready. Tens of milliseconds each.
@@ -72,16 +77,12 @@ class ExecutableSet:
                         f"{sorted(bundle.entries)}; compiling it here"
                     )
                 self._ready[spec] = _load_step(self.program, spec, serialized)
+                self._serialized[spec] = serialized
 
     def to_bundle(self) -> bytes:
         """All that is ready, for another process."""
-        return pack_bundle(
-            self.fingerprint,
-            {
-                spec.name: serialize_executable.serialize(compiled)[0]
-                for spec, compiled in list(self._ready.items())
-            },
-        )
+        serialized = {spec.name: data for spec, data in self._serialized.copy().items()}
+        return pack_bundle(self.fingerprint, serialized)
 
 
 def compile_step(program: ModelProgram, spec: ExecutableSpec) -> jax.stages.Compiled:

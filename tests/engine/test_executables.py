@@ -60,6 +60,20 @@ def test_shipped_executables_run_as_compiled_ones(small, bundle, replica):
     assert here.run()["a"] == results[0] == results[1]
 
 
+def test_executables_that_have_sorted_can_still_be_shipped(small, bundle, replica):
+    local = replica(small)
+    local.add("a", range(3, 30), temperature=1.0, top_k=20, top_p=0.9, max_tokens=2)
+    local.run()
+    assert small.executables.to_bundle() == bundle
+
+
+def test_what_was_shipped_can_be_passed_on(small, bundle):
+    shipped = ExecutableSet(small.program)
+    for specs in (small.program.stage_specs(), small.program.fused_specs()):
+        shipped.load(opened(bundle), specs)
+    assert shipped.to_bundle() == bundle
+
+
 def test_shipped_executables_donate_their_pools(small, bundle, replica):
     shipped = ExecutableSet(small.program)
     shipped.load(opened(bundle), small.program.fused_specs())
