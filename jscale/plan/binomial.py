@@ -38,9 +38,7 @@ class BinomialPlan(MulticastPlan):
         """What the schedule says for this round, moved on by q chunks a phase."""
         if index == 0 or not 0 <= step < self.num_steps:
             return None
-        num_rounds = len(self._skips) - 1
-        # The last step ends a phase; the first may be in the midst of one.
-        late = -(self.num_chunks - 1) % num_rounds
+        num_rounds, late = self._rounds
         phase, k = divmod(step + late, num_rounds)
         entry = receive_schedule(self.num_members, index)[k]
         chunk = min(entry + phase * num_rounds - late, self.num_chunks - 1)
@@ -50,11 +48,20 @@ class BinomialPlan(MulticastPlan):
 
     def outgoing_at(self, index: int, step: int) -> tuple[int, int] | None:
         """What the member that this one sends to in this round receives."""
-        num_rounds = len(self._skips) - 1
-        k = (step - (self.num_chunks - 1)) % num_rounds
+        num_rounds, late = self._rounds
+        k = (step + late) % num_rounds
         target = (index + self._skips[k]) % self.num_members
         received = self.incoming_at(target, step)
         return None if received is None else (target, received[1])
+
+    @functools.cached_property
+    def _rounds(self) -> tuple[int, int]:
+        """Rounds in a phase; and how many of them are over before the first step.
+
+        The last step ends a phase; the first may be in the midst of one.
+        """
+        num_rounds = len(self._skips) - 1
+        return num_rounds, -(self.num_chunks - 1) % num_rounds
 
     @functools.cached_property
     def _skips(self) -> tuple[int, ...]:

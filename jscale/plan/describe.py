@@ -1,7 +1,8 @@
 """A multicast plan as people read it: what it costs, who sends what when."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from jscale.core.ids import WorkerId
 from jscale.plan.multicast_plan import MulticastPlan
 
 _MEMBERS_SHOWN_MAX = 8
@@ -19,22 +20,24 @@ def describe(plan: MulticastPlan) -> str:
 
 def _header(plan: MulticastPlan) -> Iterator[str]:
     """What the plan is for and what it costs beside what it must."""
-    num_targets = plan.num_members - 1
+    num_targets = len(plan.targets)
     to = f"{num_targets} target{'s' if num_targets > 1 else ''}"
     least = plan.num_steps_min
     over = plan.num_steps - least
     verdict = "the least possible" if over == 0 else f"{over} over the least, {least}"
     line = plan.num_steps / plan.num_chunks
-    yield f"{plan.kind} multicast of {plan.num_chunks} chunks to {to}"
-    yield f"  members  {plan.num_members}: {plan.source} sends to {_span(plan)}"
+    sends = "sends" if len(plan.sources) == 1 else "send"
+    who = f"{_span(plan.sources)} {sends} to {_span(plan.targets)}"
+    yield f"{plan.label} multicast of {plan.num_chunks} chunks to {to}"
+    yield f"  members  {plan.num_members}: {who}"
     yield f"  chunks   {plan.num_chunks}: {plan.num_chunks * num_targets} transfers"
     yield f"  steps    {plan.num_steps}: {verdict}"
     yield f"  bound    {line:.3f} × size / link rate until every target is complete"
 
 
-def _span(plan: MulticastPlan) -> str:
-    """The targets, shortened: `w1 … w7`."""
-    first, last = plan.members[1], plan.members[-1]
+def _span(members: Sequence[WorkerId]) -> str:
+    """The members, shortened: `w1 … w7`."""
+    first, last = members[0], members[-1]
     return first if first == last else f"{first} … {last}"
 
 

@@ -22,7 +22,7 @@ class Transfer:
 
 @dataclasses.dataclass(frozen=True)
 class MulticastPlan(abc.ABC):
-    """Brings every chunk from member 0 to each other member, exactly once.
+    """Brings every chunk from those who hold it to each other member, exactly once.
 
     Steps number the sends of a member and say what it must hold before each; they are
     not a clock: a member goes on to its next send as soon as it holds that chunk. In a
@@ -32,7 +32,7 @@ class MulticastPlan(abc.ABC):
     Each member asks only about itself; nobody computes the whole plan.
 
     Args:
-      members: workers by id, the source first; at least two, all different.
+      members: workers by id, sources first; at least two, all different.
       num_chunks: how many chunks, numbered from 0; at least one.
     """
 
@@ -74,20 +74,37 @@ class MulticastPlan(abc.ABC):
 
     @property
     def source(self) -> WorkerId:
-        """Who holds every chunk from the start."""
+        """The first of the sources: whom to ask for what did not come."""
         return self.members[0]
 
     @property
-    def num_steps_min(self) -> int:
-        """Steps that no plan can do without: b + ⌈log2 N⌉ − 1.
+    def sources(self) -> tuple[WorkerId, ...]:
+        """Who holds every chunk from the start; member 0 alone in most kinds."""
+        return self.members[:1]
 
-        The source needs b steps to let go of every chunk, and the last chunk then needs
-        to double its holders ⌈log2 N⌉ − 1 times more.
+    @property
+    def targets(self) -> tuple[WorkerId, ...]:
+        """Who is to get every chunk."""
+        return self.members[len(self.sources) :]
+
+    @property
+    def label(self) -> str:
+        """The kind as people read it."""
+        return self.kind
+
+    @property
+    def num_steps_min(self) -> int:
+        """Steps that no plan can do without: b + ⌈log2(1 + ⌈N / k⌉)⌉ − 1.
+
+        N targets receive b chunks each, at most N a step in all; and in step t, from 0,
+        there are k 2^t members at most that can send. From one source that is Bar-Noy
+        and Kipnis' b + ⌈log2(N + 1)⌉ − 1.
 
         Source: Bar-Noy and Kipnis, Broadcasting multiple messages in simultaneous
-        send/receive systems, 1994.
+        send/receive systems, 1994, for k = 1.
         """
-        return self.num_chunks + (self.num_members - 1).bit_length() - 1
+        targets_per_source = -(-len(self.targets) // len(self.sources))
+        return self.num_chunks + targets_per_source.bit_length() - 1
 
     def incoming(self, member: WorkerId, step: int) -> Transfer | None:
         """What a member receives in a step, if anything.

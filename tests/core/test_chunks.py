@@ -1,7 +1,7 @@
 """Chunks tile every region and never cross one; against a walk over the bytes."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jscale.core.chunks import (
@@ -32,6 +32,7 @@ def test_a_multicast_is_cut_into_about_256_chunks(total_bytes, chunk_bytes):
 
 
 @given(st.integers(0, 200 * GIB))
+@settings(deadline=None)
 def test_the_chunk_size_is_a_power_of_two_within_its_bounds(total_bytes):
     size = chunk_size_for(total_bytes)
     assert CHUNK_SIZE_BYTES_MIN <= size <= CHUNK_SIZE_BYTES_MAX
@@ -53,6 +54,7 @@ def test_every_region_is_tiled_by_its_chunks():
 
 
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=8), st.integers(1, 700))
+@settings(deadline=None)
 def test_chunks_tile_the_regions_in_order(sizes_bytes, chunk_size_bytes):
     table = ChunkTable(tuple(sizes_bytes), chunk_size_bytes)
     seen = 0
@@ -70,6 +72,7 @@ def test_chunks_tile_the_regions_in_order(sizes_bytes, chunk_size_bytes):
 
 
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=8))
+@settings(deadline=None)
 def test_executables_lie_behind_the_blocks_and_move_none_of_them(sizes_bytes):
     table = ChunkTable(tuple(sizes_bytes), chunk_size_bytes=100)
     offset_bytes = 0

@@ -9,30 +9,7 @@ from hypothesis import strategies as st
 from jscale.core.errors import ConfigError
 from jscale.core.ids import WorkerId
 from jscale.plan.kinds import PLAN_KINDS, multicast
-
-
-def deliver(plan):
-    """Carries out a plan step by step; an assertion fails where it breaks a promise."""
-    held = [set(range(plan.num_chunks))] + [set() for _ in plan.members[1:]]
-    members = range(plan.num_members)
-    for step in range(plan.num_steps):
-        sent, received = {}, {}
-        for index in members:
-            if (out := plan.outgoing_at(index, step)) is not None:
-                target, chunk = out
-                assert target not in sent, f"step {step}: two send to {target}"
-                assert chunk in held[index], f"step {step}: {index} lacks {chunk}"
-                sent[target] = (index, chunk)
-            if (incoming := plan.incoming_at(index, step)) is not None:
-                received[index] = incoming
-        assert sent == received, f"step {step}: sends and receives differ"
-        for target, (_, chunk) in sent.items():
-            assert chunk not in held[target], f"step {step}: {target} had {chunk}"
-            held[target].add(chunk)
-    assert all(len(chunks) == plan.num_chunks for chunks in held), "a chunk is missing"
-    for step in (-1, plan.num_steps, plan.num_steps + 7):
-        assert all(plan.outgoing_at(index, step) is None for index in members)
-        assert all(plan.incoming_at(index, step) is None for index in members)
+from tests.plan.delivery import deliver
 
 
 def suits(kind, num_members):
@@ -43,7 +20,7 @@ def suits(kind, num_members):
 def test_every_target_receives_each_chunk_once_from_one_who_holds_it(kind):
     for num_members in range(2, 21):
         if suits(kind, num_members):
-            for num_chunks in range(1, 65):
+            for num_chunks in range(1, 65 if kind == "binomial" else 25):
                 deliver(multicast(1, num_members - 1, num_chunks, kind=kind))
 
 
@@ -52,14 +29,14 @@ def test_so_it_does_up_to_64_members(kind):
     for num_members in range(21, 65):
         if suits(kind, num_members):
             every = kind == "binomial"
-            for num_chunks in range(1, 65) if every else (1, 2, 5, 11, 64):
+            for num_chunks in range(1, 65) if every else (1, 11):
                 deliver(multicast(1, num_members - 1, num_chunks, kind=kind))
 
 
 @given(st.integers(2, 4096), st.integers(1, 30), st.sampled_from(sorted(PLAN_KINDS)))
 @settings(deadline=None, max_examples=12)
 def test_so_it_does_for_any_number_of_members(num_members, num_chunks, kind):
-    if kind == "chain":
+    if kind in ("chain", "flat", "scatter"):
         num_members = min(num_members, 200)  # as many steps as members
     if kind == "hypercube":
         num_members = 1 << num_members.bit_length() - 1
@@ -75,6 +52,8 @@ def test_steps_of_each_kind():
         "binomial": [64, 65, 66, 68],
         "hypercube": [64, 65, 66, 68],
         "chain": [64, 66, 70, 94],
+        "flat": [64, 192, 448, 1984],
+        "scatter": [64, 96, 112, 124],
         "tree": [64, 128, 130, 134],
     }
 
@@ -125,9 +104,8 @@ def test_equal_arguments_give_equal_plans():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "star"}, "'star' is unknown: choose one of binomial, chain"),
-        ({"sources": 2}, "from 2 sources: exactly one"),
-        ({"sources": 0}, "from 0 sources: exactly one"),
+        ({"kind": "star"}, "'star' is unknown: choose one of binomial, chain, flat"),
+        ({"sources": 0}, r"from \[\] to \['w0'\]: name at least one source"),
         ({"targets": 0}, "at least one target"),
         ({"targets": -1}, "at least one target"),
         ({"targets": ["w0"]}, r"\['w0'\] named twice"),

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jscale.core.errors import ConfigError
@@ -73,6 +73,7 @@ def test_a_model_of_few_layers_has_a_block_a_layer_by_default():
 
 
 @given(st.integers(1, 126), st.integers(1, 126), *[st.integers(0, 10**9)] * 3)
+@settings(deadline=None)
 def test_any_model_is_cut_into_as_many_blocks_as_asked_for(
     num_layers, num_blocks, layer_bytes, embed_bytes, head_bytes
 ):
