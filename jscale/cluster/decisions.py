@@ -76,16 +76,28 @@ def choose_transfers(
 
 
 def choose_disk_loader(
-    workers: Mapping[WorkerId, WorkerRecord], *, num_blocks: int, now_ns: int
+    workers: Mapping[WorkerId, WorkerRecord],
+    transfers: Iterable[TransferRecord],
+    *,
+    num_blocks: int,
+    now_ns: int,
 ) -> WorkerId | None:
     """Who reads the model from disk: someone, if no worker holds or reads all of it.
 
-    The one that holds most already, so that the least is read.
+    The one that holds most already, so that the least is read; but nobody who is being
+    sent the model, by a source that is leaving say.
     """
+    receiving = {worker for record in transfers for worker in record.pending}
     staying = [record for record in workers.values() if not record.is_leaving]
     if any(r.is_loading or is_complete(r, num_blocks) for r in staying):
         return None
-    able = [r for r in staying if r.can_load_from_disk and r.retry_after_ns <= now_ns]
+    able = [
+        record
+        for record in staying
+        if record.can_load_from_disk
+        and record.worker not in receiving
+        and record.retry_after_ns <= now_ns
+    ]
     if not able:
         return None
     return max(able, key=lambda r: (len(r.blocks), -r.attached_ns)).worker

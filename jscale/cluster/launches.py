@@ -17,6 +17,7 @@ class Launches:
 
     def __init__(self) -> None:
         self._pending: dict[WorkerId, int] = {}
+        self._arrived: set[WorkerId] = set()
         self._has_launcher = False
         self._num_failures = 0
         self._next = 0
@@ -56,12 +57,18 @@ class Launches:
         return started
 
     def arrived(self, worker: WorkerId) -> bool:
-        """A worker has attached; whether it was on the way."""
+        """A worker has attached; whether it came by itself, as one more."""
         self._note_name(worker)
         was_pending = self._pending.pop(worker, None) is not None
         if was_pending:
             self._num_failures = 0
-        return was_pending
+        is_known = was_pending or worker in self._arrived
+        self._arrived.add(worker)
+        return not is_known
+
+    def let_go(self, worker: WorkerId) -> None:
+        """A worker leaves: if it ever comes back, it comes by itself."""
+        self._arrived.discard(worker)
 
     def failed(self, worker: WorkerId, exit_code: int) -> str:
         """A process ended; if it was on the way, what people should know."""

@@ -35,6 +35,9 @@ from jscale.pipeline.outbox import Outbox
 from jscale.pipeline.stage_host import StageHost
 from jscale.store.block_store import BlockStore
 from jscale.store.manifest import Manifest
+from jscale.store.regions import RegionState
+
+_HAS_ALL_BYTES = (RegionState.VERIFYING, RegionState.READY)
 
 
 class Loader:
@@ -85,7 +88,11 @@ class Loader:
         self.device.stop()
 
     def read_from_disk(self, path: Path) -> None:
-        """Reads, verifies and publishes the blocks that are missing."""
+        """Reads, verifies and publishes the blocks that are missing.
+
+        Those that have arrived already are verified by `verify`. Nothing may arrive
+        meanwhile.
+        """
         self._submit(self._bytes_thread, lambda: self._read(path))
 
     def verify(self, block: int) -> None:
@@ -134,7 +141,7 @@ class Loader:
     def _read(self, path: Path) -> None:
         try:
             for block in range(self.store.manifest.num_blocks):
-                if not self.store.holds(block):
+                if self.store.state(block) not in _HAS_ALL_BYTES:
                     self.store.load(block, path)
                     self._publish(block)
         except (CheckpointError, IntegrityError) as error:

@@ -111,7 +111,7 @@ class ManagerState:
     def _attach(self, hello: messages.WorkerHello, now_ns: int) -> None:
         if hello.worker in self._workers:
             self._detach(hello.worker)
-        was_ours = self._launches.arrived(hello.worker)
+        came_by_itself = self._launches.arrived(hello.worker)
         self._workers[hello.worker] = WorkerRecord(
             worker=hello.worker,
             data_address=hello.data_address,
@@ -123,7 +123,7 @@ class ManagerState:
             has_all_executables=hello.has_all_executables,
             can_load_from_disk=hello.can_load_from_disk,
         )
-        if self._num_wanted is not None and not was_ours:
+        if self._num_wanted is not None and came_by_itself:
             self._num_wanted = max(self._num_wanted, self._num_staying)
         self._tell(hello.worker, messages.Welcome(self._spec))
         for spec in hello.pipelines:
@@ -168,7 +168,7 @@ class ManagerState:
                 # Others that are on the way stay wanted.
                 if self._num_wanted and not self._workers[worker].is_leaving:
                     self._num_wanted -= 1
-                self._update(worker, is_leaving=True)
+                self._let_go(worker)
             case _:
                 self._report_pipeline(worker, report)
 
@@ -220,11 +220,14 @@ class ManagerState:
             num_blocks=self._spec.num_blocks,
             num_wanted=self._num_wanted,
         ):
-            self._update(worker, is_leaving=True)
+            self._let_go(worker)
 
     def _reconcile_holdings(self, now_ns: int) -> None:
         loader = choose_disk_loader(
-            self._workers, num_blocks=self._spec.num_blocks, now_ns=now_ns
+            self._workers,
+            self._transfers.values(),
+            num_blocks=self._spec.num_blocks,
+            now_ns=now_ns,
         )
         if loader is not None:
             self._update(loader, is_loading=True)
@@ -318,6 +321,10 @@ class ManagerState:
             for member in sorted(transfer.members & self._workers.keys()):
                 self._tell(member, messages.CancelMulticast(transfer.plan))
                 self._update(member, bytes_per_s=0.0)
+
+    def _let_go(self, worker: WorkerId) -> None:
+        self._update(worker, is_leaving=True)
+        self._launches.let_go(worker)
 
     def _update(self, worker: WorkerId, **changes: object) -> None:
         record = self._workers[worker]

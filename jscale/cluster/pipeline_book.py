@@ -26,6 +26,7 @@ class PipelineBook:
         self._workers = workers
         self._emit = emit
         self._records: dict[PipelineId, PipelineRecord] = {}
+        self._closed: set[PipelineId] = set()
         self._next = 1
 
     def __iter__(self) -> Iterator[PipelineRecord]:
@@ -62,9 +63,14 @@ class PipelineBook:
     def adopt(self, worker: WorkerId, spec: PipelineSpec, now_ns: int) -> None:
         """Takes over a pipeline that a worker still runs: the manager was restarted.
 
-        For whose sake it was opened is not known any more; its head is a good guess,
-        as a target that holds the first blocks is the head.
+        Or the worker was out of sight, and others have closed it meanwhile: then it is
+        closed there too. For whose sake it was opened is not known any more; its head
+        is a good guess, as a target that holds the first blocks is the head.
         """
+        if spec.pipeline in self._closed and len(spec.workers) > 1:
+            why = f"closed while {worker} was out of sight"
+            self._emit(TellWorker(worker, ClosePipeline(spec.pipeline, why)))
+            return
         if spec.pipeline not in self._records:
             pipeline = ExecutionPipeline(
                 tuple(Stage(s.worker, s.first_block, s.num_blocks) for s in spec.stages)
@@ -98,6 +104,7 @@ class PipelineBook:
         pipeline = record.spec.pipeline
         if not record.is_closing:
             self._records[pipeline] = dataclasses.replace(record, is_closing=True)
+            self._closed.add(pipeline)
             for worker in record.spec.workers:
                 if worker in self._workers:
                     command = ClosePipeline(

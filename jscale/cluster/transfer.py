@@ -41,8 +41,7 @@ class Transfers:
 
     def start(self, command: JoinMulticast, store: BlockStore) -> None:
         """Takes part in a plan; earlier ones that have ended are closed for good."""
-        for plan in list(self._members):
-            self.stop(plan)
+        self.stop_all()
         store.reserve_executables(command.bundle.size_bytes if command.bundle else 0)
         names = [member.worker for member in command.members]
         member = MulticastMember(
@@ -72,10 +71,14 @@ class Transfers:
             self._peers.plans.remove(plan)
             member.close()
 
-    def close(self) -> None:
-        """Ends everything."""
+    def stop_all(self) -> None:
+        """Ends our part in every plan: nobody writes into the store any more."""
         for plan in list(self._members):
             self.stop(plan)
+
+    def close(self) -> None:
+        """Ends everything."""
+        self.stop_all()
         for thread in self._connecting:
             thread.join()
 

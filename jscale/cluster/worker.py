@@ -188,6 +188,7 @@ class Worker:
     def _load(self, loader: Loader, effect: effects.WorkerEffect) -> None:
         match effect:
             case effects.ReadFromDisk(path):
+                self._transfers.stop_all()  # Also those that ended and still answer.
                 loader.read_from_disk(Path(path))
             case effects.VerifyBlock(block):
                 loader.verify(block)
