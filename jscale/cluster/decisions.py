@@ -109,11 +109,13 @@ def choose_pipelines(
     *,
     num_blocks: int,
     policy: ExecutionPolicy,
+    now_ns: int,
     only_complete: bool = False,
 ) -> list[PipelineChoice]:
     """The pipelines to open now.
 
-    With `only_complete`, workers that still load take no part.
+    With `only_complete`, workers that still load take no part. Those for whom a
+    pipeline has just failed wait a moment for the next.
     """
     able = {
         record.worker: record.blocks
@@ -131,6 +133,8 @@ def choose_pipelines(
     for pipeline in proposed:
         serves = beneficiaries(pipeline, able, num_blocks)
         rivals = [record for record in current.values() if record.serves & serves]
+        if any(workers[worker].no_pipeline_before_ns > now_ns for worker in serves):
+            continue
         if pipeline not in current and all(record.is_open for record in rivals):
             older = [r for r in rivals if continues(pipeline, r.pipeline)]
             continued = older[-1].spec.pipeline if older else None

@@ -18,13 +18,13 @@ from jscale.cluster.decisions import (
 from jscale.cluster.effects import Effect, TellGateways, TellLauncher, TellWorker
 from jscale.cluster.launches import Launches
 from jscale.cluster.pipeline_book import PipelineBook
-from jscale.cluster.records import TransferRecord, WorkerRecord
+from jscale.cluster.records import PipelineRecord, TransferRecord, WorkerRecord
 from jscale.cluster.status import describe_replicas, describe_status
 from jscale.core.ids import PlanId, WorkerId
 from jscale.plan.execution import ExecutionPolicy
 
 RETRY_NS = 500_000_000
-"""How long a worker whose transfer failed waits for the next try."""
+"""How long a worker whose transfer or pipeline failed waits for the next try."""
 
 RELOAD_NS = 5_000_000_000
 """How long a worker that could not read the disk waits for the next try."""
@@ -170,20 +170,31 @@ class ManagerState:
                     self._num_wanted -= 1
                 self._let_go(worker)
             case _:
-                self._report_pipeline(worker, report)
+                self._report_pipeline(worker, report, now_ns)
 
-    def _report_pipeline(self, worker: WorkerId, report: messages.WorkerReport) -> None:
+    def _report_pipeline(
+        self, worker: WorkerId, report: messages.WorkerReport, now_ns: int
+    ) -> None:
         match report:
             case messages.PipelineOpened(pipeline):
                 self._pipelines.opened(worker, pipeline)
-            case messages.PipelineRefused(pipeline, reason):
-                self._pipelines.closed(worker, pipeline, reason)
-            case messages.PipelineClosed(pipeline, reason):
+            case messages.PipelineRefused(pipeline, reason) | messages.PipelineClosed(
+                pipeline, reason
+            ):
+                record = self._pipelines.find(pipeline)
+                if record is not None and not record.is_closing:
+                    self._rest(record, now_ns)
                 self._pipelines.closed(worker, pipeline, reason or "closed")
             case messages.PeerLost(peer):
                 for record in self._pipelines:
                     if record.uses(worker) and record.uses(peer):
+                        self._rest(record, now_ns)
                         self._pipelines.close(record, f"{worker} lost sight of {peer}")
+
+    def _rest(self, record: PipelineRecord, now_ns: int) -> None:
+        """What has just failed would fail again at once: no pages, or no peer, say."""
+        for worker in record.serves & self._workers.keys():
+            self._update(worker, no_pipeline_before_ns=now_ns + RETRY_NS)
 
     def _end_transfer(
         self, worker: WorkerId, plan: PlanId, missing_chunks: int, now_ns: int
@@ -257,6 +268,7 @@ class ManagerState:
             self._pipelines,
             num_blocks=self._spec.num_blocks,
             policy=self._policy.execution,
+            now_ns=now_ns,
             only_complete=not self._policy.executes_while_loading,
         ):
             is_local = choice.pipeline.is_local

@@ -25,6 +25,7 @@ class WorkerRecord:
     is_leaving: bool = False
     is_dismissed: bool = False
     retry_after_ns: int = 0
+    no_pipeline_before_ns: int = 0
     received_bytes: int = 0
     bytes_per_s: float = 0.0
 
