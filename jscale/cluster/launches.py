@@ -8,8 +8,15 @@ LAUNCH_TIMEOUT_NS = 60_000_000_000
 """A worker process that has not attached by then is given up."""
 
 NUM_FAILURES_MAX = 3
-"""After so many processes in a row that ended before they attached, no more are
-started until somebody asks for a number of workers again: the next would end too."""
+"""After so many processes in a row that ended before they attached, the next would most
+likely end too: they are started one at a time, after a pause, until one attaches or
+somebody asks for a number of workers again."""
+
+PAUSE_NS = 5_000_000_000
+"""The first pause; each is twice as long as the one before."""
+
+PAUSE_NS_MAX = 60_000_000_000
+"""No pause is longer."""
 
 
 class Launches:
@@ -20,6 +27,7 @@ class Launches:
         self._arrived: set[WorkerId] = set()
         self._has_launcher = False
         self._num_failures = 0
+        self._resume_ns = 0
         self._next = 0
 
     @property
@@ -46,8 +54,10 @@ class Launches:
 
     def start(self, num_missing: int, now_ns: int) -> list[WorkerId]:
         """Names for the processes to start now, so that none is missing."""
-        if not self._has_launcher or self._num_failures >= NUM_FAILURES_MAX:
+        if not self._has_launcher or now_ns < self._resume_ns:
             return []
+        if self._num_failures >= NUM_FAILURES_MAX:
+            num_missing = min(num_missing, 1)
         started = []
         for _ in range(num_missing - len(self._pending)):
             worker = WorkerId(f"w{self._next}")
@@ -61,7 +71,7 @@ class Launches:
         self._note_name(worker)
         was_pending = self._pending.pop(worker, None) is not None
         if was_pending:
-            self._num_failures = 0
+            self.forgive()
         is_known = was_pending or worker in self._arrived
         self._arrived.add(worker)
         return not is_known
@@ -70,11 +80,11 @@ class Launches:
         """A worker leaves: if it ever comes back, it comes by itself."""
         self._arrived.discard(worker)
 
-    def failed(self, worker: WorkerId, exit_code: int) -> str:
+    def failed(self, worker: WorkerId, exit_code: int, now_ns: int) -> str:
         """A process ended; if it was on the way, what people should know."""
         if self._pending.pop(worker, None) is None:
             return ""
-        self._num_failures += 1
+        self._note_failure(now_ns)
         return f"{worker} ended at start with exit code {exit_code}: see its log"
 
     def give_up_late(self, now_ns: int) -> str:
@@ -82,12 +92,20 @@ class Launches:
         late = [worker for worker, end_ns in self._pending.items() if now_ns >= end_ns]
         for worker in late:
             del self._pending[worker]
-            self._num_failures += 1
+            self._note_failure(now_ns)
         return f"{', '.join(late)} never attached: see its log" if late else ""
 
     def forgive(self) -> None:
         """Somebody asked for workers: try again."""
         self._num_failures = 0
+        self._resume_ns = 0
+
+    def _note_failure(self, now_ns: int) -> None:
+        self._num_failures += 1
+        num_pauses = self._num_failures - NUM_FAILURES_MAX
+        if num_pauses >= 0:
+            pause_ns = min(PAUSE_NS << min(num_pauses, 8), PAUSE_NS_MAX)
+            self._resume_ns = now_ns + pause_ns
 
     def _note_name(self, worker: WorkerId) -> None:
         """Never gives out a name that is in use, also after a restart."""

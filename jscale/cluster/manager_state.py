@@ -85,7 +85,7 @@ class ManagerState:
                 if worker in self._workers:
                     self._report(worker, report, now_ns)
             case events.WorkerProcessEnded(worker, exit_code):
-                if note := self._launches.failed(worker, exit_code):
+                if note := self._launches.failed(worker, exit_code, now_ns):
                     self._note = note
             case events.LauncherAttached(workers):
                 running = [each for each in workers if each not in self._workers]
