@@ -18,7 +18,7 @@ from jscale.plan.subgroups import SubgroupPlan
 
 KINDS_TRIED = (BinomialPlan.kind, ChainPlan.kind)
 TRANSFERS_TRIED_MAX = 1 << 12
-"""Of each candidate, twice: under 0.1 s. What more chunks cost is extrapolated."""
+"""Of each candidate, and then twice as many: 0.2 s. The rest is extrapolated."""
 
 Group = tuple[WorkerId, ...]
 """A source, then its targets in the order in which a chain passes them."""
