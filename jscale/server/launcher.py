@@ -42,7 +42,6 @@ class Launcher:
             template.manager_address,
             template.cluster_token,
             name="the manager",
-            hello=messages.LauncherHello("local"),
             on_attached=self._attached,
             on_message=self._manager_said,
             on_lost=lambda _: None,
@@ -98,9 +97,11 @@ class Launcher:
             self._task.cancel()
 
     def _attached(self) -> None:
-        """Tells a manager that came back of what ended while it was away."""
+        """Tells a manager, which may have been away, what runs and what has ended."""
         with self._lock:
+            running = tuple(self._processes)
             ended = dict(self._ended)
+        self._link.send(messages.LauncherHello("local", running))
         for worker, process in ended.items():
             self._link.send(messages.WorkerExited(worker, process.exit_code or 0))
 
