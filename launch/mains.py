@@ -6,16 +6,15 @@ import pathlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from absl import app, flags, logging
 
 from jscale.core.errors import ConfigError, JscaleError
+from jscale.server.child_process import FLAG_OF_FIELD
 
 USER_ERROR_EXIT_CODE = 2
-FLAG_OF_FIELD: Mapping[str, str] = {"model_path": "model", "manager_address": "manager"}
-"""Flags are named as the fields of their config, but for these."""
 
 Config = TypeVar("Config")
 

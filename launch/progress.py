@@ -1,6 +1,7 @@
 """A progress bar for whatever converts a model."""
 
 import pathlib
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -14,8 +15,10 @@ from rich.progress import (
 )
 
 from jscale.checkpoint.cache import resolve
-from jscale.checkpoint.convert import ConversionProgress, convert
-from jscale.store.manifest import MANIFEST_FILE, Manifest
+from jscale.store.manifest import Manifest
+
+if TYPE_CHECKING:
+    from jscale.checkpoint.convert import ConversionProgress
 
 
 class ConversionBar:
@@ -37,9 +40,10 @@ class ConversionBar:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if self._task is not None:
+            self._bar.stop()
 
-    def __call__(self, done: ConversionProgress) -> None:
+    def __call__(self, done: "ConversionProgress") -> None:
         """Takes what `convert` says."""
         if self._task is None:
             self._bar.start()
@@ -54,8 +58,6 @@ def convert_with_progress(model: str, cache_dir: str) -> pathlib.Path:
     Raises:
       CheckpointError: the model cannot be read.
     """
-    if (pathlib.Path(model) / MANIFEST_FILE).exists():
-        return pathlib.Path(model)
     with ConversionBar("converting") as bar:
         return resolve(model, cache_dir, progress=bar)
 
@@ -69,5 +71,8 @@ def convert_to(
       CheckpointError: the model cannot be read.
       ConfigError: a setting does not fit the model.
     """
+    # What converts needs jax, which takes a second to import.
+    from jscale.checkpoint.convert import convert
+
     with ConversionBar("converting") as bar:
         return convert(source, target, num_blocks=num_blocks, dtype=dtype, progress=bar)

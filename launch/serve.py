@@ -1,5 +1,6 @@
 """`jscale-serve`: manager, gateway and workers on this machine, by one command."""
 
+import contextlib
 import signal
 import types
 
@@ -45,9 +46,7 @@ def define_flags() -> None:
     flags.DEFINE_boolean("ships_executables", True, "Send executables with the blocks.")
     flags.DEFINE_float("start_timeout_s", 180.0, "Seconds the first worker may take.")
     flags.DEFINE_float("drain_timeout_s", 30.0, "Seconds requests may go on at end.")
-    flags.DEFINE_string(
-        "runtime_dir", None, "Where logs go, and stay; none: a folder that is removed."
-    )
+    flags.DEFINE_string("runtime_dir", None, "Where logs stay; none: they are removed.")
 
 
 def main(arguments: list[str]) -> None:
@@ -63,7 +62,8 @@ def main(arguments: list[str]) -> None:
     with LocalCluster(config) as cluster:
         print(f"serving {values.model} at {cluster.address} (gRPC jscale.v1)")
         print(f"logs: {cluster.runtime_dir}", flush=True)
-        cluster.wait()
+        with contextlib.suppress(KeyboardInterrupt):  # The way to end it: no failure.
+            cluster.wait()
 
 
 def _interrupt(number: int, frame: types.FrameType | None) -> None:

@@ -66,6 +66,11 @@ def open_checkpoint(source: os.PathLike[str] | str) -> CheckpointReader:
             f"{directory}: no such directory; give the folder of a model "
             "(jscale does not download models)"
         )
+    if (directory / MANIFEST_FILE).exists():
+        raise CheckpointError(
+            f"{directory}: is a block store already; use it as it is, or convert the "
+            "checkpoint that it was made of"
+        )
     if is_hugging_face(directory):
         return HuggingFaceReader(directory)
     if is_orbax(directory):

@@ -8,6 +8,10 @@ from jscale.plan.kinds import PLAN_KINDS
 
 CACHE_DIR = "~/.cache/jscale"
 
+CONTEXT_MAX_DEFAULT = 4096
+"""Tokens of a sequence unless more are asked for: contexts that models are trained for
+(128 K) would take all memory for KV pages."""
+
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
 

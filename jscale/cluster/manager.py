@@ -39,7 +39,7 @@ def run_manager(config: ManagerConfig) -> None:
     )
     state = ManagerState(
         spec,
-        model_path=str(model_path),
+        model_path=str(model_path.absolute()),  # Workers run elsewhere.
         num_workers=config.num_workers,
         policy=policy,
     )
@@ -53,6 +53,7 @@ class Manager:
         self._state = state
         self._config = config
         self._workers: dict[WorkerId, asyncio.Queue[messages.WorkerCommand]] = {}
+        self._addresses: dict[WorkerId, str] = {}
         self._gateways: set[asyncio.Queue[messages.GatewayCommand]] = set()
         self._launcher: asyncio.Queue[messages.LauncherCommand] | None = None
         self._last_told: dict[type, messages.GatewayCommand] = {}
@@ -121,16 +122,28 @@ class Manager:
             return
         assert isinstance(hello, messages.WorkerHello)
         worker = hello.worker
+        if self._addresses.get(worker, hello.data_address) != hello.data_address:
+            await write(
+                messages.Refuse(
+                    f"there is a worker {worker} already, at "
+                    f"{self._addresses[worker]}: give this one another name"
+                )
+            )
+            return
         async with _outgoing(write) as queue:
             self._workers[worker] = queue
+            self._addresses[worker] = hello.data_address
             logging.info("attached worker=%s blocks=%d", worker, len(hello.blocks))
             self._step(events.WorkerAttached(hello))
             try:
                 async for report in incoming:
+                    if self._workers.get(worker) is not queue:
+                        break  # It came back before we saw that it was gone.
                     self._step(events.WorkerReported(worker, report))
             finally:
                 if self._workers.get(worker) is queue:
                     del self._workers[worker]
+                    del self._addresses[worker]
                     logging.info("detached worker=%s", worker)
                     self._step(events.WorkerDetached(worker))
 

@@ -3,7 +3,7 @@
 import pathlib
 
 from jscale.checkpoint.cache import resolve
-from jscale.cluster.config import ManagerConfig
+from jscale.cluster.config import CONTEXT_MAX_DEFAULT, ManagerConfig
 from jscale.cluster.messages import ModelSpec
 from jscale.core.chunks import chunk_size_for
 from jscale.core.errors import ConfigError
@@ -15,9 +15,6 @@ from jscale.store.manifest import Manifest
 CONTEXTS_OF_PAGES = 4
 """Whole contexts of KV pages for each sequence that decodes: half for the local
 replica, half for the pipelines that a worker is part of while others load."""
-
-CONTEXT_MAX_DEFAULT = 4096
-"""Contexts that models are trained for (128 K) would take all memory for KV pages."""
 
 
 def load_model_spec(config: ManagerConfig) -> tuple[ModelSpec, pathlib.Path]:

@@ -7,6 +7,7 @@ Every call carries the cluster's token; without the right one it is refused.
 
 import dataclasses
 import hmac
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +25,7 @@ Down = TypeVar("Down")
 
 TOKEN_KEY = "jscale-cluster-token"
 MESSAGE_SIZE_BYTES_MAX = 64 * MIB
+PORT_MAX = 65_535
 OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_SIZE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_SIZE_BYTES_MAX),
@@ -127,13 +129,19 @@ async def listen(server: aio.Server, address: str) -> str:
       UnavailableError: the port is in use or the address is not of this machine.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise UnavailableError(f"address {address!r}: expected HOST:PORT")
-    try:
-        bound = server.add_insecure_port(address)
-    except RuntimeError as error:
+    if not host or not port.isdigit() or int(port) > PORT_MAX:
         raise UnavailableError(
-            f"cannot listen on {address}: the port is in use or the address is not "
-            f"one of this machine; choose another or use port 0"
+            f"address {address!r}: expected HOST:PORT, with a port of 0 to {PORT_MAX}"
+        )
+    try:
+        # Tried by hand first: gRPC would log why it cannot, and not tell us.
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
+        bound = server.add_insecure_port(address)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnavailableError(
+            f"cannot listen on {address}: {reason}; "
+            f"choose another address of this machine, or port 0 for a free one"
         ) from error
     return f"{host}:{bound}"

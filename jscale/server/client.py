@@ -5,6 +5,7 @@ import types
 from collections.abc import Iterator, Sequence
 
 import grpc
+import msgspec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from jscale.core.errors import (
@@ -13,6 +14,7 @@ from jscale.core.errors import (
     RequestError,
     UnavailableError,
 )
+from jscale.engine.request import SamplingParams
 from jscale.proto.v1 import jscale_pb2 as pb
 from jscale.proto.v1 import jscale_pb2_grpc as pb_grpc
 from jscale.server.generation import Generation, Token
@@ -78,27 +80,26 @@ class Client:
           request_id: names the request for `abort`; empty: the gateway names it.
 
         Raises:
-          RequestError: a value does not fit its type; all others that a request can
-            meet come from the iterator.
+          RequestError: a sampling value is out of its range, or some value is of the
+            wrong type; all others that a request can meet come from the iterator.
         """
         text, token_ids = (prompt, ()) if isinstance(prompt, str) else ("", prompt)
-        try:
+        with _written():
+            sampling = SamplingParams(
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                seed=seed,
+                max_tokens=max_tokens,
+                stop_token_ids=tuple(stop_token_ids),
+                ignore_eos=ignore_eos,
+            )
             request = pb.GenerateRequest(
                 request_id=request_id,
                 text=text,
                 token_ids=token_ids,
-                sampling=pb.SamplingParameters(
-                    temperature=temperature,
-                    top_k=top_k,
-                    top_p=top_p,
-                    seed=seed,
-                    max_tokens=max_tokens,
-                    stop_token_ids=stop_token_ids,
-                    ignore_eos=ignore_eos,
-                ),
+                sampling=pb.SamplingParameters(**msgspec.structs.asdict(sampling)),
             )
-        except (TypeError, ValueError) as error:
-            raise RequestError(f"the request cannot be written: {error}") from error
         return Generation(self._stub.Generate(request), self._told)
 
     def abort(self, request_id: str) -> bool:
@@ -118,8 +119,9 @@ class Client:
           RequestError: no cluster has so many.
           UnavailableError: the gateway or its manager is not there.
         """
-        with self._told():
+        with _written():
             request = pb.ScaleToRequest(num_workers=num_workers)
+        with self._told():
             told = self._stub.ScaleTo(request, timeout=SCALE_TIMEOUT_S)
             return int(told.num_workers_before)
 
@@ -180,6 +182,8 @@ class Client:
         except grpc.RpcError as error:
             code, details = error.code(), error.details()
             known = _ERRORS.get(code, JscaleError)
+            if code is grpc.StatusCode.UNAVAILABLE and "resolving" in details:
+                details = "no such host: give HOST:PORT of a gateway"
             if code is grpc.StatusCode.UNAVAILABLE and "connect" in details:
                 details = f"nobody answers there ({details.rpartition(': ')[2]}): "
                 details += "start jscale-serve, or correct the address"
@@ -187,3 +191,12 @@ class Client:
                 details = "no answer in time: see its log, or wait longer"
             message = f"gateway {self.address}: {details}"
             raise known(details if known is RequestError else message) from error
+
+
+@contextlib.contextmanager
+def _written() -> Iterator[None]:
+    """Tells of values that no message can hold, as of any that cannot be used."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"the request cannot be written: {error}") from error

@@ -9,10 +9,11 @@ import tempfile
 import time
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+from jscale.checkpoint.cache import resolve
 from jscale.cluster.config import ManagerConfig, WorkerConfig
-from jscale.core.errors import ConfigError, UnavailableError
+from jscale.core.errors import ConfigError, JscaleError, UnavailableError
 from jscale.core.ids import WorkerId
 from jscale.proto.v1 import jscale_pb2 as pb
 from jscale.server.child_process import ChildProcess, flags_of
@@ -21,7 +22,6 @@ from jscale.server.gateway_config import GatewayConfig
 from jscale.server.generation import Generation
 from jscale.server.launcher import Launcher
 from jscale.server.local_cluster_config import LocalClusterConfig
-from jscale.server.model_facts import block_store
 from jscale.server.scale_out import ScaleOut
 
 SERVING_POLL_S = 0.5
@@ -59,7 +59,7 @@ class LocalCluster:
             self.config = model
         else:
             self.config = LocalClusterConfig(model, num_workers, **settings)
-        store = str(block_store(self.config.model, self.config.cache_dir))
+        store = str(resolve(self.config.model, self.config.cache_dir))
         self._runtime_dir, self._is_temporary = _runtime_dir(self.config.runtime_dir)
         self._token_file, self._token = _write_token(self._runtime_dir)
         self._manager: ChildProcess | None = None
@@ -69,8 +69,9 @@ class LocalCluster:
         atexit.register(self.close)
         try:
             self._start(store)
-        except BaseException:
-            self._is_temporary = False  # The error names a log in there.
+        except BaseException as error:
+            if isinstance(error, JscaleError):
+                self._is_temporary = False  # It may name a log in there.
             self.close()
             raise
 
@@ -125,37 +126,48 @@ class LocalCluster:
         self.client.scale_to(num_workers)
         return ScaleOut(self.client, num_workers)
 
-    def wait(self) -> None:
-        """Returns when the manager or the gateway has ended, which neither should.
+    def wait(self) -> NoReturn:
+        """Waits for ever, or until the manager or the gateway ends, as neither should.
 
         Raises:
-          UnavailableError: always then, with what it said last.
+          UnavailableError: one of them ended; with what it said last.
         """
         while True:
             self._check_parts()
             time.sleep(SERVING_POLL_S)
 
     def close(self) -> None:
-        """Lets running requests finish within `drain_timeout_s` and ends everything."""
+        """Lets running requests finish within `drain_timeout_s` and ends everything.
+
+        Interrupted, by a second Ctrl-C say, it lets them finish no longer.
+        """
         atexit.unregister(self.close)
+        try:
+            self._drain()
+        finally:
+            self._end()
+
+    def _drain(self) -> None:
         if self._client is not None:
             self._client.close()
             self._client = None
         if self._gateway is not None:
             self._gateway.terminate()
             self._gateway.reap(self.config.drain_timeout_s + 2)
-            self._gateway = None
-        workers: Sequence[ChildProcess] = ()
+
+    def _end(self) -> None:
+        if self._gateway is not None:
+            self._gateway.kill()  # It has drained, or is to do so no longer.
+        rest = [part for part in (self._gateway, self._manager) if part is not None]
+        self._gateway = self._manager = None
         if self._launcher is not None:
             self._launcher.stop()
-            workers = [*self._launcher.processes().values()]
+            rest += self._launcher.processes().values()
             self._launcher = None
-        rest = [*workers, *([self._manager] if self._manager else [])]
         for process in rest:
             process.terminate()
         for process in rest:
             process.reap()
-        self._manager = None
         if self._is_temporary:
             shutil.rmtree(self._runtime_dir, ignore_errors=True)
 
@@ -233,8 +245,22 @@ class LocalCluster:
             except UnavailableError:
                 launcher.check()
                 self._check_parts()
+                _check_note(client.status())
                 if time.monotonic() > deadline:
                     raise
+
+
+def _check_note(status: pb.ModelStatusResponse) -> None:
+    """Returns if there is reason to wait on.
+
+    Servers that are started by hand try again, since somebody may mend what is broken;
+    here somebody waits for an answer.
+
+    Raises:
+      UnavailableError: a worker is there and cannot read the model, say.
+    """
+    if status.workers and status.note:
+        raise UnavailableError(status.note)
 
 
 def _runtime_dir(wanted: str | None) -> tuple[pathlib.Path, bool]:

@@ -1,14 +1,11 @@
 """What a gateway must know of the model to take requests for it."""
 
 import dataclasses
-import importlib
-import pathlib
 
+from jscale.checkpoint.cache import resolve
+from jscale.cluster.config import CONTEXT_MAX_DEFAULT
 from jscale.server.tokenizer import Tokenizer
-from jscale.store.manifest import MANIFEST_FILE, Manifest
-
-CONTEXT_MAX_DEFAULT = 4096
-"""As the manager's: what its workers reserve pages for unless they are told."""
+from jscale.store.manifest import Manifest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +32,7 @@ def load_model_facts(
     Raises:
       CheckpointError: the model or its tokenizer cannot be read.
     """
-    store = block_store(model_path, cache_dir)
+    store = resolve(model_path, cache_dir)
     manifest = Manifest.load(store)
     config = manifest.config
     named = manifest.tokenizer_file
@@ -46,18 +43,3 @@ def load_model_facts(
         eos_token_ids=tuple(config["eos_token_ids"]),
         tokenizer=None if named is None else Tokenizer(store / named),
     )
-
-
-def block_store(model_path: str, cache_dir: str) -> pathlib.Path:
-    """Where the model lies as blocks; a checkpoint is converted on first use.
-
-    Raises:
-      CheckpointError: the model cannot be read.
-    """
-    path = pathlib.Path(model_path)
-    if (path / MANIFEST_FILE).exists():
-        return path
-    # What converts needs jax, which takes a second to import.
-    cache = importlib.import_module("jscale.checkpoint.cache")
-    found: pathlib.Path = cache.resolve(path, cache_dir)
-    return found

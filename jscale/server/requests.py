@@ -10,6 +10,9 @@ from jscale.server.model_facts import ModelFacts
 
 MAX_TOKENS_DEFAULT = 128
 
+REQUEST_ID_LENGTH_MAX = 256
+"""It goes with every response."""
+
 PROMPT_CHARACTERS_PER_TOKEN_MAX = 64
 """Longer texts are refused before they are tokenised: that takes time."""
 
@@ -22,6 +25,11 @@ def read_request(asked: pb.GenerateRequest, facts: ModelFacts, name: str) -> Req
     Raises:
       RequestError: it can never be served; the message says what to change.
     """
+    if len(name) > REQUEST_ID_LENGTH_MAX:
+        raise RequestError(
+            f"request_id of {len(name)} characters: give at most "
+            f"{REQUEST_ID_LENGTH_MAX}, or none"
+        )
     prompt_ids = _prompt_ids(asked, facts)
     sampling = asked.sampling
     for token in sampling.stop_token_ids:

@@ -11,12 +11,12 @@ from jscale.launch import (
     demo,
     gateway,
     generate,
-    mains,
     manager,
     scale,
     serve,
     worker,
 )
+from jscale.server.child_process import FLAG_OF_FIELD
 from jscale.server.demo import DemoConfig
 from jscale.server.gateway_config import GatewayConfig
 from jscale.server.local_cluster_config import LocalClusterConfig
@@ -61,7 +61,7 @@ def test_every_field_of_a_config_has_its_flag(defined, command):
     for field in dataclasses.fields(config):
         if field.name in NOT_FLAGS:
             continue
-        name = mains.FLAG_OF_FIELD.get(field.name, field.name)
+        name = FLAG_OF_FIELD.get(field.name, field.name)
         assert name in values, f"{config.__name__}.{field.name} has no --{name}"
 
 

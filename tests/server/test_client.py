@@ -68,10 +68,14 @@ def test_refusals_are_the_errors_that_they_were(stage):
         with Client(address) as client:
             with pytest.raises(RequestError, match="the prompt is empty"):
                 next(client.generate(()))
-            with pytest.raises(RequestError, match=r"temperature=-1\.0: it must be"):
-                next(client.generate(PROMPT, temperature=-1))
-            with pytest.raises(RequestError, match="cannot be written"):
+            with pytest.raises(RequestError, match="stop_token_ids: the vocabulary"):
+                next(client.generate(PROMPT, stop_token_ids=[512]))
+            with pytest.raises(RequestError, match=f"seed={2**70}: it must be"):
                 client.generate(PROMPT, seed=2**70)
+            with pytest.raises(RequestError, match="cannot be written"):
+                client.generate((2**70,))
+            with pytest.raises(RequestError, match="cannot be written"):
+                client.scale_to(2**70)
             with pytest.raises(UnavailableError, match="the manager at"):
                 client.scale_to(2)
             assert client.abort("nothing") is False
@@ -108,6 +112,14 @@ def test_a_gateway_that_is_not_there_is_one_clear_error():
             next(client.generate(PROMPT))
         with pytest.raises(UnavailableError, match="no answer in time"):
             client.wait_until_serving(0.05)
+
+
+def test_a_host_that_does_not_exist_is_one_clear_error():
+    with (
+        Client("nowhere.invalid:1") as client,
+        pytest.raises(UnavailableError, match="no such host: give HOST:PORT"),
+    ):
+        next(client.generate(PROMPT))
 
 
 def test_abort_and_cancel_end_a_generation(stage):

@@ -6,7 +6,17 @@ import socket
 import pytest
 
 import jscale
+from jscale.checkpoint.convert import convert
 from jscale.core.errors import CheckpointError, ConfigError, UnavailableError
+
+DAMAGES = {
+    "missing": (None, "No such file or directory"),
+    "truncated": (lambda data: data[:1000], "1000 bytes, the manifest says"),
+    "corrupted": (
+        lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+        "is corrupted: block 1 of stories",
+    ),
+}
 
 
 @pytest.fixture
@@ -25,7 +35,9 @@ def test_a_port_in_use_is_one_clear_error(tmp_path, port):
             runtime_dir=str(tmp_path / "run"),
             cache_dir=str(tmp_path / "cache"),
         )
-    assert f"cannot listen on 127.0.0.1:{port}: the port is in use" in str(caught.value)
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in str(
+        caught.value
+    )
     secret = tmp_path / "run" / "cluster_token"
     assert secret.stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "run" / "manager.log").exists()
@@ -35,6 +47,28 @@ def test_a_model_that_is_not_there_starts_nothing(tmp_path):
     with pytest.raises(CheckpointError, match="no such directory"):
         jscale.LocalCluster("/nowhere", runtime_dir=str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_a_damaged_block_is_one_clear_error_at_once(tmp_path, case):
+    damage, message = DAMAGES[case]
+    convert(jscale.BUNDLED_MODEL, tmp_path / "store", num_blocks=3)
+    path = tmp_path / "store" / "block-00001.bin"
+    data = path.read_bytes()
+    path.unlink()
+    if damage:
+        path.write_bytes(damage(data))
+    with pytest.raises(UnavailableError) as caught:
+        jscale.LocalCluster(
+            str(tmp_path / "store"),
+            runtime_dir=str(tmp_path / "run"),
+            cache_dir=str(tmp_path / "cache"),
+        )
+    said = str(caught.value)
+    assert said.startswith("w0 could not load the model: ")
+    assert str(path) in said
+    assert message in said
+    assert said.endswith("or copy the file from where it is whole")
 
 
 def test_no_workers_are_no_cluster():
