@@ -109,6 +109,13 @@ class WorkerConfig:
                 f"or none for no limit"
             )
         _require_at_least("emulate_layer_us", self.emulate_layer_us, 0)
+        for name in ("data_address", "serve_address"):
+            address = getattr(self, name)
+            if address.rpartition("://")[-1].startswith(("0.0.0.0:", "[::]:")):
+                raise ConfigError(
+                    f"{name} is {address}: others connect to it; give the "
+                    f"address of this machine that they reach"
+                )
 
 
 def _require_at_least(name: str, value: int | None, least: int) -> None:

@@ -47,7 +47,8 @@ class Launcher:
             on_lost=lambda _: None,
         )
         self._task: asyncio.Task[None] | None = None
-        self._thread = threading.Thread(target=self._run, name="launcher")
+        # A daemon, or Python would wait for it before the cluster is closed at exit.
+        self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
 
     def start(self) -> None:
         """Starts the thread."""

@@ -35,6 +35,25 @@ MISTAKES = {
         ],
         "address 'nowhere': expected HOST:PORT",
     ),
+    "a port beyond all": (
+        [
+            "manager",
+            f"--model={jscale.BUNDLED_MODEL}",
+            "--cluster_token_file={token}",
+            "--cache_dir={cache}",
+            "--listen_address=127.0.0.1:99999",
+        ],
+        "expected HOST:PORT, with a port of 0 to 65535",
+    ),
+    "an address that nobody reaches": (
+        [
+            "worker",
+            "--worker=w0",
+            "--data_address=tcp://0.0.0.0:0",
+            "--cluster_token_file={token}",
+        ],
+        "data_address is tcp://0.0.0.0:0: others connect to it; give the address",
+    ),
     "a rate that is none": (
         [
             "worker",

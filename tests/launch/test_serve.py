@@ -1,4 +1,4 @@
-"""`jscale-serve` ends as it is told to; what runs on it finishes if it may."""
+"""`jscale-serve` ends as it is told to: what runs finishes first, unless it may not."""
 
 import pathlib
 import signal
@@ -13,14 +13,20 @@ from jscale.core.errors import UnavailableError
 NUM_TOKENS = 80
 
 
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory):
+    """Executables are compiled once for all tests here."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def serving(tmp_path):
+def serving(cache_dir):
     """`jscale-serve` with layers so slow that a request takes four seconds."""
     arguments = [
         f"--model={jscale.BUNDLED_MODEL}",
         "--port=0",
         "--emulate_layer_us=10000",
-        f"--cache_dir={tmp_path / 'cache'}",
+        f"--cache_dir={cache_dir}",
     ]
     process = subprocess.Popen(
         [sys.executable, "-m", "jscale.launch.serve", *arguments],

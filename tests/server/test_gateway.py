@@ -206,6 +206,10 @@ BAD = {
     ),
     "huge": ({"text": "x" * 5000}, "the prompt has 5000 characters and the context"),
     "unknown": ({"token_ids": [1, 512]}, "unknown token id 512 at position 1"),
+    "name": (
+        {"token_ids": [1], "request_id": "x" * 257},
+        "request_id of 257 characters: give at most 256, or none",
+    ),
     "negative": ({"token_ids": [-1]}, "unknown token id -1 at position 0"),
 }
 BAD_SAMPLING = {

@@ -1,7 +1,11 @@
 """A local cluster that cannot start says why, and leaves nothing behind."""
 
 import contextlib
+import pathlib
 import socket
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
@@ -17,6 +21,12 @@ DAMAGES = {
         "is corrupted: block 1 of stories",
     ),
 }
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory):
+    """Executables are compiled once for all tests here."""
+    return str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
@@ -50,7 +60,7 @@ def test_a_model_that_is_not_there_starts_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("case", DAMAGES)
-def test_a_damaged_block_is_one_clear_error_at_once(tmp_path, case):
+def test_a_damaged_block_is_one_clear_error_at_once(tmp_path, cache_dir, case):
     damage, message = DAMAGES[case]
     convert(jscale.BUNDLED_MODEL, tmp_path / "store", num_blocks=3)
     path = tmp_path / "store" / "block-00001.bin"
@@ -62,13 +72,33 @@ def test_a_damaged_block_is_one_clear_error_at_once(tmp_path, case):
         jscale.LocalCluster(
             str(tmp_path / "store"),
             runtime_dir=str(tmp_path / "run"),
-            cache_dir=str(tmp_path / "cache"),
+            cache_dir=cache_dir,
         )
     said = str(caught.value)
     assert said.startswith("w0 could not load the model: ")
     assert str(path) in said
     assert message in said
     assert said.endswith("or copy the file from where it is whole")
+
+
+def test_a_cluster_that_nobody_closed_ends_with_its_process(tmp_path, cache_dir):
+    script = f"""
+        import jscale
+        cluster = jscale.LocalCluster(
+            jscale.BUNDLED_MODEL,
+            runtime_dir={str(tmp_path / "run")!r},
+            cache_dir={cache_dir!r},
+        )
+        print(*(worker.pid for worker in cluster.workers.values()))
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0
+    assert not pathlib.Path(f"/proc/{int(ended.stdout)}").exists()
 
 
 def test_no_workers_are_no_cluster():
