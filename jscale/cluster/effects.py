@@ -16,8 +16,16 @@ class TellWorker:
 
 @dataclasses.dataclass(frozen=True)
 class TellGateways:
-    """Send to every gateway; one that attaches later gets the last of each kind."""
+    """Send to every gateway."""
 
+    command: GatewayCommand
+
+
+@dataclasses.dataclass(frozen=True)
+class TellGateway:
+    """Send to one gateway, in order with what all are told."""
+
+    gateway: str
     command: GatewayCommand
 
 
@@ -28,4 +36,4 @@ class TellLauncher:
     command: LauncherCommand
 
 
-Effect = TellWorker | TellGateways | TellLauncher
+Effect = TellWorker | TellGateway | TellGateways | TellLauncher

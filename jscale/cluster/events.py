@@ -2,7 +2,12 @@
 
 import dataclasses
 
-from jscale.cluster.messages import WorkerHello, WorkerReport
+from jscale.cluster.messages import (
+    GatewayHello,
+    LoadReported,
+    WorkerHello,
+    WorkerReport,
+)
 from jscale.core.ids import WorkerId
 
 
@@ -37,6 +42,28 @@ class WorkerProcessEnded:
 
 
 @dataclasses.dataclass(frozen=True)
+class GatewayAttached:
+    """A gateway opened its stream: it must be told everything."""
+
+    hello: GatewayHello
+
+
+@dataclasses.dataclass(frozen=True)
+class GatewayDetached:
+    """A gateway's stream broke or ended."""
+
+    gateway: str
+
+
+@dataclasses.dataclass(frozen=True)
+class GatewayReported:
+    """A gateway said what it has to do."""
+
+    gateway: str
+    load: LoadReported
+
+
+@dataclasses.dataclass(frozen=True)
 class LauncherAttached:
     """Somebody who can start worker processes is there, and runs these already."""
 
@@ -65,6 +92,9 @@ Event = (
     | WorkerDetached
     | WorkerReported
     | WorkerProcessEnded
+    | GatewayAttached
+    | GatewayDetached
+    | GatewayReported
     | LauncherAttached
     | LauncherDetached
     | ScaleRequested

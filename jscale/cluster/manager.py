@@ -13,11 +13,18 @@ from grpc import aio
 
 from jscale.cluster import events, messages, rpc
 from jscale.cluster.config import ManagerConfig
-from jscale.cluster.effects import Effect, TellGateways, TellLauncher, TellWorker
+from jscale.cluster.effects import (
+    Effect,
+    TellGateway,
+    TellGateways,
+    TellLauncher,
+    TellWorker,
+)
 from jscale.cluster.manager_state import ManagerPolicy, ManagerState
 from jscale.cluster.model_spec import load_model_spec
 from jscale.cluster.ready_file import write_ready_file
 from jscale.core.ids import WorkerId
+from jscale.core.units import NS_PER_MS
 
 TICK_S = 0.1
 """How often deadlines are looked at: well under the shortest of them, 0.5 s."""
@@ -42,6 +49,7 @@ def run_manager(config: ManagerConfig) -> None:
         model_path=str(model_path.absolute()),  # Workers run elsewhere.
         num_workers=config.num_workers,
         policy=policy,
+        epoch=time.time_ns() // NS_PER_MS,
     )
     asyncio.run(Manager(state, config).serve())
 
@@ -54,9 +62,8 @@ class Manager:
         self._config = config
         self._workers: dict[WorkerId, asyncio.Queue[messages.WorkerCommand]] = {}
         self._addresses: dict[WorkerId, str] = {}
-        self._gateways: set[asyncio.Queue[messages.GatewayCommand]] = set()
+        self._gateways: dict[str, asyncio.Queue[messages.GatewayCommand]] = {}
         self._launcher: asyncio.Queue[messages.LauncherCommand] | None = None
-        self._last_told: dict[type, messages.GatewayCommand] = {}
 
     async def serve(self) -> None:
         """Listens and runs until the process is told to stop."""
@@ -105,9 +112,11 @@ class Manager:
                 logging.info("tell worker=%s %s", worker, type(command).__name__)
                 if worker in self._workers:
                     self._workers[worker].put_nowait(command)
+            case TellGateway(gateway, command):
+                if gateway in self._gateways:
+                    self._gateways[gateway].put_nowait(command)
             case TellGateways(command):
-                self._last_told[type(command)] = command
-                for queue in self._gateways:
+                for queue in self._gateways.values():
                     queue.put_nowait(command)
             case TellLauncher(command):
                 if self._launcher is not None:
@@ -154,16 +163,22 @@ class Manager:
         if (why := _refusal(hello, messages.GatewayHello)) is not None:
             await write(messages.Refuse(why))
             return
+        assert isinstance(hello, messages.GatewayHello)
+        gateway = hello.gateway
         async with _outgoing(write) as queue:
-            for command in self._last_told.values():
-                queue.put_nowait(command)
-            self._gateways.add(queue)
+            self._gateways[gateway] = queue
+            self._step(events.GatewayAttached(hello))
             try:
                 async for report in incoming:
-                    if isinstance(report, messages.ScaleTo):
-                        self._step(events.ScaleRequested(report.num_workers))
+                    match report:
+                        case messages.ScaleTo(num_workers):
+                            self._step(events.ScaleRequested(num_workers))
+                        case messages.LoadReported():
+                            self._step(events.GatewayReported(gateway, report))
             finally:
-                self._gateways.discard(queue)
+                if self._gateways.get(gateway) is queue:
+                    del self._gateways[gateway]
+                    self._step(events.GatewayDetached(gateway))
 
     async def _serve_launcher(
         self, incoming: AsyncIterator[messages.LauncherReport], write: Write

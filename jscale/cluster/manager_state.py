@@ -15,12 +15,18 @@ from jscale.cluster.decisions import (
     choose_transfers,
     lease_pages,
 )
-from jscale.cluster.effects import Effect, TellGateways, TellLauncher, TellWorker
+from jscale.cluster.effects import (
+    Effect,
+    TellGateway,
+    TellGateways,
+    TellLauncher,
+    TellWorker,
+)
 from jscale.cluster.launches import Launches
 from jscale.cluster.pipeline_book import PipelineBook
 from jscale.cluster.records import PipelineRecord, TransferRecord, WorkerRecord
 from jscale.cluster.status import describe_replicas, describe_status
-from jscale.core.ids import PlanId, WorkerId
+from jscale.core.ids import PipelineId, PlanId, WorkerId, first_id
 from jscale.plan.execution import ExecutionPolicy
 
 RETRY_NS = 500_000_000
@@ -52,6 +58,7 @@ class ManagerState:
         model_path: str,
         num_workers: int | None,
         policy: ManagerPolicy | None = None,
+        epoch: int = 0,
     ) -> None:
         """A manager that knows no worker yet.
 
@@ -60,6 +67,7 @@ class ManagerState:
           model_path: block store that workers can read from disk.
           num_workers: how many are wanted; None: as many as attach.
           policy: how to choose.
+          epoch: the millisecond in which this manager started; 0 in tests.
         """
         self._spec = spec
         self._model_path = model_path
@@ -68,11 +76,17 @@ class ManagerState:
         self._effects: list[Effect] = []
         self._workers: dict[WorkerId, WorkerRecord] = {}
         self._transfers: dict[PlanId, TransferRecord] = {}
-        self._next_plan = 1
-        self._pipelines = PipelineBook(self._workers, self._effects.append)
+        self._epoch = epoch
+        self._wanted_epoch = -1
+        self._next_plan = first_id(epoch) + 1
+        self._pipelines = PipelineBook(
+            self._workers, self._effects.append, first_id(epoch)
+        )
         self._launches = Launches()
         self._note = ""
-        self._last_told: dict[str, messages.GatewayCommand] = {}
+        self._gateways: set[str] = set()
+        self._replicas: dict[PipelineId, messages.Replica] = {}
+        self._status: messages.StatusChanged | None = None
 
     def step(self, event: events.Event, now_ns: int) -> list[Effect]:
         """The effects of one event, in the order to carry them out."""
@@ -87,6 +101,10 @@ class ManagerState:
             case events.WorkerProcessEnded(worker, exit_code):
                 if note := self._launches.failed(worker, exit_code, now_ns):
                     self._note = note
+            case events.GatewayAttached(hello):
+                self._attach_gateway(hello)
+            case events.GatewayDetached(gateway):
+                self._gateways.discard(gateway)
             case events.LauncherAttached(workers):
                 running = [each for each in workers if each not in self._workers]
                 self._launches.attached(running, now_ns)
@@ -96,6 +114,7 @@ class ManagerState:
                 self._launches.detached()
             case events.ScaleRequested(num_workers):
                 self._num_wanted = num_workers
+                self._wanted_epoch = self._epoch
                 self._launches.forgive()
             case events.Ticked():
                 if note := self._launches.give_up_late(now_ns):
@@ -128,6 +147,19 @@ class ManagerState:
         self._tell(hello.worker, messages.Welcome(self._spec))
         for spec in hello.pipelines:
             self._pipelines.adopt(hello.worker, spec, now_ns)
+
+    def _attach_gateway(self, hello: messages.GatewayHello) -> None:
+        """Tells it all; and learns from it what an earlier manager wanted."""
+        self._gateways.add(hello.gateway)
+        replicas = tuple(self._replicas.values())
+        snapshot = messages.ReplicasChanged(opened=replicas, is_snapshot=True)
+        self._effects.append(TellGateway(hello.gateway, snapshot))
+        if self._status is not None:
+            self._effects.append(TellGateway(hello.gateway, self._status))
+        is_news = self._wanted_epoch < hello.wanted_epoch < self._epoch
+        if hello.num_workers_wanted is not None and is_news:
+            self._num_wanted = hello.num_workers_wanted
+            self._wanted_epoch = hello.wanted_epoch
 
     def _detach(self, worker: WorkerId) -> None:
         self._workers.pop(worker, None)
@@ -283,23 +315,30 @@ class ManagerState:
     def _publish(self) -> None:
         """Tell gateways what is open, leaving out what is about to be retired."""
         superseded = self._pipelines.superseded(self._leaving)
-        self._tell_gateways(
-            describe_replicas(
-                self._spec,
-                self._workers,
-                self._pipelines,
-                {record.spec.pipeline for record in superseded},
-            )
+        replicas = describe_replicas(
+            self._spec,
+            self._workers,
+            self._pipelines,
+            {record.spec.pipeline for record in superseded},
         )
-        self._tell_gateways(
-            describe_status(
-                self._spec,
-                self._workers,
-                self._pipelines,
-                num_wanted=self._num_wanted,
-                note=self._missing_note() or self._note,
-            )
+        opened = tuple(replicas[p] for p in replicas.keys() - self._replicas.keys())
+        closed = tuple(sorted(self._replicas.keys() - replicas.keys()))
+        self._replicas = replicas
+        if opened or closed:
+            in_order = tuple(sorted(opened, key=lambda replica: replica.pipeline))
+            change = messages.ReplicasChanged(opened=in_order, closed=closed)
+            self._effects.append(TellGateways(change))
+        status = describe_status(
+            self._spec,
+            self._workers,
+            self._pipelines,
+            num_wanted=self._num_wanted,
+            note=self._missing_note() or self._note,
+            epoch=self._epoch,
         )
+        if status != self._status:
+            self._status = status
+            self._effects.append(TellGateways(status))
 
     def _retire(self) -> None:
         """Close what newer pipelines supersede, and let those leave who are free."""
@@ -350,9 +389,3 @@ class ManagerState:
 
     def _tell(self, worker: WorkerId, command: messages.WorkerCommand) -> None:
         self._effects.append(TellWorker(worker, command))
-
-    def _tell_gateways(self, command: messages.GatewayCommand) -> None:
-        kind = type(command).__name__
-        if self._last_told.get(kind) != command:
-            self._last_told[kind] = command
-            self._effects.append(TellGateways(command))

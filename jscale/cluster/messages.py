@@ -10,7 +10,7 @@ from jscale.core.ids import PipelineId, PlanId, WorkerId
 from jscale.engine.config import EngineConfig
 from jscale.pipeline.messages import PipelineSpec
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Both sides name theirs in the first message; another number is refused."""
 
 
@@ -52,7 +52,13 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class WorkerHello(Message, frozen=True):
-    """The first message of a worker, also after it lost sight of the manager."""
+    """The first message of a worker, also after it lost sight of the manager.
+
+    `host` and `leaf` name its machine and the switch that it is plugged into; workers
+    of one host share its link. Of rates, in bytes/s, 0 says that they are not known:
+    of the host's link in each direction, and of a copy of the model that the worker
+    can read without one (disk, or memory of the host).
+    """
 
     worker: WorkerId
     data_address: str
@@ -63,6 +69,10 @@ class WorkerHello(Message, frozen=True):
     has_all_executables: bool = False
     pipelines: tuple[PipelineSpec, ...] = ()
     can_load_from_disk: bool = True
+    host: str = ""
+    leaf: str = ""
+    link_bytes_per_s: float = 0
+    local_copy_bytes_per_s: float = 0
     protocol_version: int = PROTOCOL_VERSION
 
 
@@ -229,9 +239,15 @@ WorkerCommand = (
 
 
 class GatewayHello(Message, frozen=True):
-    """The first message of a gateway."""
+    """The first message of a gateway.
+
+    It brings what the last manager that it saw wanted, so that the next goes on with
+    it; of several gateways, the one that saw the latest manager is right.
+    """
 
     gateway: str
+    num_workers_wanted: int | None = None
+    wanted_epoch: int = 0
     protocol_version: int = PROTOCOL_VERSION
 
 
@@ -239,6 +255,17 @@ class ScaleTo(Message, frozen=True):
     """So many workers are wanted from now on."""
 
     num_workers: int
+
+
+class LoadReported(Message, frozen=True):
+    """What a gateway has to do. The last four count up from its start."""
+
+    num_waiting: int
+    num_running: int
+    num_arrived: int
+    num_finished: int
+    num_tokens: int
+    prompt_tokens: int
 
 
 class LauncherHello(Message, frozen=True):
@@ -278,9 +305,15 @@ class Replica(msgspec.Struct, frozen=True):
 
 
 class ReplicasChanged(Message, frozen=True):
-    """All replicas that are open now; replaces what was said before."""
+    """Replicas that opened, and those that closed, since this was last said.
 
-    replicas: tuple[Replica, ...]
+    A snapshot, the first that a gateway is told, names all that are open: it replaces
+    what was said before.
+    """
+
+    opened: tuple[Replica, ...] = ()
+    closed: tuple[PipelineId, ...] = ()
+    is_snapshot: bool = False
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -302,9 +335,10 @@ class StatusChanged(Message, frozen=True):
     workers: tuple[WorkerStatus, ...]
     pipelines: tuple[PipelineSpec, ...]
     note: str = ""
+    epoch: int = 0
 
 
-GatewayReport = GatewayHello | ScaleTo
+GatewayReport = GatewayHello | ScaleTo | LoadReported
 GatewayCommand = ReplicasChanged | StatusChanged | Refuse
 LauncherReport = LauncherHello | WorkerExited
 LauncherCommand = LaunchWorker | Refuse

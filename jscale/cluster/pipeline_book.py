@@ -21,13 +21,17 @@ class PipelineBook:
         self,
         workers: Mapping[WorkerId, WorkerRecord],
         emit: Callable[[Effect], None],
+        first_id: int = 0,
     ) -> None:
-        """A book without pipelines; `workers` are those attached, kept up to date."""
+        """A book without pipelines; `workers` are those attached, kept up to date.
+
+        Pipelines are numbered from after `first_id`.
+        """
         self._workers = workers
         self._emit = emit
         self._records: dict[PipelineId, PipelineRecord] = {}
         self._closed: set[PipelineId] = set()
-        self._next = 1
+        self._next = first_id + 1
 
     def __iter__(self) -> Iterator[PipelineRecord]:
         return iter(list(self._records.values()))

@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterable, Mapping
 from jscale.cluster.messages import (
     ModelSpec,
     Replica,
-    ReplicasChanged,
     StatusChanged,
     WorkerStatus,
 )
@@ -18,22 +17,20 @@ def describe_replicas(
     workers: Mapping[WorkerId, WorkerRecord],
     pipelines: Iterable[PipelineRecord],
     retiring: Collection[PipelineId],
-) -> ReplicasChanged:
+) -> dict[PipelineId, Replica]:
     """Every open pipeline that is not about to be retired, and what it can take."""
-    return ReplicasChanged(
-        tuple(
-            Replica(
-                pipeline=record.spec.pipeline,
-                head=record.spec.head,
-                serve_address=workers[record.spec.head].serve_address,
-                is_local=record.spec.is_local,
-                capacity=spec.engine.max_sequences * len(record.spec.stages),
-                workers=record.spec.workers,
-            )
-            for record in pipelines
-            if record.is_open and record.spec.pipeline not in retiring
+    return {
+        record.spec.pipeline: Replica(
+            pipeline=record.spec.pipeline,
+            head=record.spec.head,
+            serve_address=workers[record.spec.head].serve_address,
+            is_local=record.spec.is_local,
+            capacity=spec.engine.max_sequences * len(record.spec.stages),
+            workers=record.spec.workers,
         )
-    )
+        for record in pipelines
+        if record.is_open and record.spec.pipeline not in retiring
+    }
 
 
 def describe_status(
@@ -43,6 +40,7 @@ def describe_status(
     *,
     num_wanted: int | None,
     note: str,
+    epoch: int,
 ) -> StatusChanged:
     """The cluster as people see it."""
     open_now = [record for record in pipelines if record.is_open]
@@ -62,6 +60,7 @@ def describe_status(
         ),
         pipelines=tuple(record.spec for record in open_now),
         note=note,
+        epoch=epoch,
     )
 
 

@@ -12,7 +12,7 @@ ChunkIndex = NewType("ChunkIndex", int)
 """Position of a chunk in a `ChunkTable`, from 0."""
 
 PlanId = NewType("PlanId", int)
-"""A multicast plan that the manager started; never used again."""
+"""A multicast plan that a manager started; never used again: see `first_id`."""
 
 PipelineId = NewType("PipelineId", int)
 """An execution pipeline; never used again, local replicas have one too."""
@@ -22,3 +22,17 @@ BatchId = NewType("BatchId", int)
 
 SequenceId = NewType("SequenceId", str)
 """A sequence: the progress of one request, numbered by its gateway."""
+
+IDS_PER_EPOCH = 1 << 20
+"""Numbers between the first ids of two epochs that follow one another."""
+
+
+def first_id(epoch: int) -> int:
+    """The number after which a manager counts plans and pipelines.
+
+    A manager's epoch is the millisecond in which it started. It starts far fewer than
+    `IDS_PER_EPOCH` of either in a millisecond, so that none of its numbers is ever one
+    of an earlier manager's, whose plans and pipelines may still run somewhere.
+    """
+    assert epoch >= 0, epoch
+    return epoch * IDS_PER_EPOCH

@@ -10,7 +10,7 @@ from absl import logging
 from jscale.cluster import messages, rpc
 from jscale.cluster.link import Link
 from jscale.core.errors import RequestError, UnavailableError
-from jscale.core.ids import SequenceId, WorkerId
+from jscale.core.ids import PipelineId, SequenceId, WorkerId
 from jscale.core.units import NS_PER_S
 from jscale.pipeline.messages import ServeCommand, ServeCommands, ServeEvents
 from jscale.proto.v1 import jscale_pb2 as pb
@@ -59,7 +59,7 @@ class Gateway:
         self._streams: dict[SequenceId, RequestStream] = {}
         self._running: dict[str, RequestStream] = {}
         self._numbers = itertools.count()
-        self._replicas: tuple[messages.Replica, ...] = ()
+        self._replicas: dict[PipelineId, messages.Replica] = {}
         self._status: messages.StatusChanged | None = None
         self._heads: dict[WorkerId, tuple[Link, asyncio.Task[None]]] = {}
         self._manager = Link(
@@ -183,7 +183,7 @@ class Gateway:
 
     def status(self) -> pb.ModelStatusResponse:
         """The cluster as people see it now."""
-        response = status_response(self._status, self._replicas, self._router)
+        response = status_response(self._status, self._replicas.values(), self._router)
         response.model = response.model or self._facts.model_name
         speed = self._metrics.speed(self._now_ns())
         serving = response.serving
@@ -209,14 +209,20 @@ class Gateway:
             case messages.StatusChanged():
                 self._status = command
                 self._follow_heads()
-            case messages.ReplicasChanged(replicas):
-                self._replicas = replicas
+            case messages.ReplicasChanged(opened, closed, is_snapshot):
+                if is_snapshot:
+                    self._replicas.clear()
+                for pipeline in closed:
+                    self._replicas.pop(pipeline, None)
+                self._replicas.update((each.pipeline, each) for each in opened)
                 self._follow_heads()
-                self._carry_out(self._router.replicas_changed(replicas, self._now_ns()))
+                self._carry_out(self._router.replicas_changed(command, self._now_ns()))
 
     def _follow_heads(self) -> None:
         """Opens a link to every head, and closes those to workers that are gone."""
-        addresses = {replica.head: replica.serve_address for replica in self._replicas}
+        addresses = {
+            replica.head: replica.serve_address for replica in self._replicas.values()
+        }
         workers = self._status.workers if self._status else ()
         known = {*addresses, *(worker.worker for worker in workers)}
         for head, (link, task) in list(self._heads.items()):

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from jscale.cluster.messages import Replica
+from jscale.cluster.messages import Replica, ReplicasChanged
 from jscale.core.errors import OverloadedError, RequestError, UnavailableError
 from jscale.core.ids import PipelineId, SequenceId, WorkerId
 from jscale.core.units import NS_PER_MS, NS_PER_S
@@ -128,14 +128,16 @@ class Router:
         told = [Send(replica.head, Cancel(sequence))] if replica else []
         return [*told, *self._dispatch(now_ns)]
 
-    def replicas_changed(
-        self, replicas: Iterable[Replica], now_ns: int
-    ) -> list[Decision]:
-        """These replicas are open now, and no others.
+    def replicas_changed(self, change: ReplicasChanged, now_ns: int) -> list[Decision]:
+        """Replicas opened and closed; a snapshot names all that are open.
 
         Sequences on a replica that is not named run on until it returns them.
         """
-        self._replicas = {replica.pipeline: replica for replica in replicas}
+        if change.is_snapshot:
+            self._replicas.clear()
+        for pipeline in change.closed:
+            self._replicas.pop(pipeline, None)
+        self._replicas.update((each.pipeline, each) for each in change.opened)
         self._rests_until_ns = {
             pipeline: until
             for pipeline, until in self._rests_until_ns.items()

@@ -1,11 +1,11 @@
 """Frames: how a byte stream is cut into messages and chunks. Pure.
 
-    0      4    5     6           8     12     16           20       24       28
+    0      4    5     6           8     16     20           24       28       32
     magic  kind zero  header_len  plan  chunk  payload_len  crc32c   head_crc
-    u32    u8   u8    u16         u32   u32    u32          u32      u32
+    u32    u8   u8    u16         u64   u32    u32          u32      u32
 
 Little-endian; then `header_len` bytes of header and `payload_len` bytes of payload.
-`crc32c` covers the payload, then the header; `head_crc` the 24 bytes before it.
+`crc32c` covers the payload, then the header; `head_crc` the 28 bytes before it.
 """
 
 import dataclasses
@@ -17,14 +17,14 @@ from jscale.core.errors import TransportError
 from jscale.core.units import KIB, MIB
 from jscale.transport.checksum import crc32c
 
-HEAD = struct.Struct("<IBxHIIIII")
+HEAD = struct.Struct("<IBxHQIIII")
 HEAD_SIZE_BYTES = HEAD.size
 HEADER_SIZE_BYTES_MAX = 64 * KIB - 1
 MESSAGE_SIZE_BYTES_MAX = 64 * MIB
 """Activations of a long prefill fit; a damaged length must not eat the memory."""
 
 _MAGIC = 0x3163736A  # "jsc1"
-_CHECKED = struct.Struct("<IBxHIIII")
+_CHECKED = struct.Struct("<IBxHQIII")
 
 
 class FrameKind(enum.IntEnum):

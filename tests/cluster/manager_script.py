@@ -14,9 +14,15 @@ open and, after `status`, each worker's phase and blocks. See `VERBS` for the wo
 import shlex
 
 from jscale.cluster import events, messages
-from jscale.cluster.effects import Effect, TellGateways, TellLauncher, TellWorker
+from jscale.cluster.effects import (
+    Effect,
+    TellGateway,
+    TellGateways,
+    TellLauncher,
+    TellWorker,
+)
 from jscale.cluster.manager_state import ManagerState
-from jscale.core.ids import PipelineId, PlanId, WorkerId
+from jscale.core.ids import IDS_PER_EPOCH, PipelineId, PlanId, WorkerId, first_id
 from jscale.engine.config import EngineConfig
 from jscale.pipeline.messages import PipelineSpec, StageSpec
 
@@ -26,7 +32,9 @@ NS_PER_MS = 1_000_000
 class ManagerScript:
     """One manager, a clock, and what each verb of a script does to it."""
 
-    def __init__(self, num_blocks: int, num_workers: int | None) -> None:
+    def __init__(
+        self, num_blocks: int, num_workers: int | None, epoch: int = 0
+    ) -> None:
         self.now_ns = 0
         self.spec = messages.ModelSpec(
             model_name="toy",
@@ -36,10 +44,11 @@ class ManagerScript:
             block_sizes_bytes=(8192,) * num_blocks,
         )
         self.state = ManagerState(
-            self.spec, model_path="/model", num_workers=num_workers
+            self.spec, model_path="/model", num_workers=num_workers, epoch=epoch
         )
         self.bundle = messages.Bundle("b" * 64, 4096, "f")
         self.status: messages.StatusChanged | None = None
+        self.replicas: dict[PipelineId, messages.Replica] = {}
 
     def run(self, line: str) -> list[str]:
         """What the manager wants done after what the line says."""
@@ -55,7 +64,7 @@ class ManagerScript:
     # --- verbs -----------------------------------------------------------------
 
     def do_attach(self, worker: str, *words: str) -> list[events.Event]:
-        """`attach w1 [blocks=0,1] [executables] [no-disk] [pipeline=7:w1[0],w0[1]]`."""
+        """`attach w1 [blocks=0,1] [executables] [no-disk] [pipeline=7=w1[0],w0[1]]`."""
         blocks: tuple[int, ...] = ()
         pipelines: list[PipelineSpec] = []
         for word in words:
@@ -99,24 +108,24 @@ class ManagerScript:
 
     def do_opened(self, pipeline: str, *workers: str) -> list[events.Event]:
         """`opened 3 w1 w0`: these workers have their stages of it."""
-        opened = messages.PipelineOpened(PipelineId(int(pipeline)))
+        opened = messages.PipelineOpened(PipelineId(read_id(pipeline)))
         return [self._report(worker, opened) for worker in workers]
 
     def do_refused(self, pipeline: str, worker: str) -> list[events.Event]:
         """`refused 3 w1`."""
-        refused = messages.PipelineRefused(PipelineId(int(pipeline)), "no pages")
+        refused = messages.PipelineRefused(PipelineId(read_id(pipeline)), "no pages")
         return [self._report(worker, refused)]
 
     def do_closed(self, pipeline: str, *workers: str) -> list[events.Event]:
         """`closed 3 w1 w0`: these workers hold nothing of it any more."""
-        closed = messages.PipelineClosed(PipelineId(int(pipeline)))
+        closed = messages.PipelineClosed(PipelineId(read_id(pipeline)))
         return [self._report(worker, closed) for worker in workers]
 
     def do_ended(
         self, plan: str, worker: str, missing: str = "0"
     ) -> list[events.Event]:
         """`ended 1 w2 [5]`: its part of the plan is over, 5 chunks are missing."""
-        ended = messages.TransferEnded(PlanId(int(plan)), int(missing))
+        ended = messages.TransferEnded(PlanId(read_id(plan)), int(missing))
         return [self._report(worker, ended)]
 
     def do_lost(self, worker: str, peer: str) -> list[events.Event]:
@@ -145,6 +154,13 @@ class ManagerScript:
         """`scale 4`."""
         return [events.ScaleRequested(int(num_workers))]
 
+    def do_gateway(self, name: str, *words: str) -> list[events.Event]:
+        """`gateway g0 [wanted=3 epoch=1]`: it attached, and saw an earlier manager."""
+        settings = dict(word.split("=") for word in words)
+        wanted = int(settings["wanted"]) if "wanted" in settings else None
+        epoch = int(settings.get("epoch", 0))
+        return [events.GatewayAttached(messages.GatewayHello(name, wanted, epoch))]
+
     def do_wait(self, milliseconds: str) -> list[events.Event]:
         """`wait 500`: so many milliseconds pass."""
         self.now_ns += int(milliseconds) * NS_PER_MS
@@ -165,9 +181,17 @@ class ManagerScript:
             case TellGateways(messages.StatusChanged() as status):
                 self.status = status
                 return ""
-            case TellGateways(messages.ReplicasChanged(replicas)):
-                shown = ", ".join(map(show_replica, replicas))
+            case TellGateways(messages.ReplicasChanged(opened, closed)):
+                for pipeline in closed:
+                    del self.replicas[pipeline]
+                self.replicas.update((each.pipeline, each) for each in opened)
+                shown = ", ".join(map(show_replica, self.replicas.values()))
                 return f"-> gateways: replicas {shown or 'none'}"
+            case TellGateway(gateway, messages.ReplicasChanged(opened)):
+                shown = ", ".join(map(show_replica, opened))
+                return f"-> {gateway}: all replicas: {shown or 'none'}"
+            case TellGateway():
+                return ""
         raise AssertionError(effect)
 
     def show_command(self, command: messages.WorkerCommand) -> str:
@@ -177,16 +201,22 @@ class ManagerScript:
                 return f"{name} {path}"
             case messages.JoinMulticast():
                 members = " ".join(member.worker for member in command.members)
-                return f"{name} {command.plan}: {members}"
+                return f"{name} {show_id(command.plan)}: {members}"
             case messages.CancelMulticast(plan):
-                return f"{name} {plan}"
+                return f"{name} {show_id(plan)}"
             case messages.OpenPipeline(spec):
-                continues = f" continues {spec.continues}" if spec.continues else ""
-                return f"{name} {spec.pipeline}: {show_stages(spec)}{continues}"
+                continues = (
+                    f" continues {show_id(spec.continues)}" if spec.continues else ""
+                )
+                return (
+                    f"{name} {show_id(spec.pipeline)}: {show_stages(spec)}{continues}"
+                )
             case messages.ClosePipeline(pipeline, reason, finish, continued_by):
                 notes = " (finish)" if finish else ""
-                notes += f" (continued by {continued_by})" if continued_by else ""
-                return f"{name} {pipeline}{notes}: {reason}"
+                notes += (
+                    f" (continued by {show_id(continued_by)})" if continued_by else ""
+                )
+                return f"{name} {show_id(pipeline)}{notes}: {reason}"
             case _:
                 return name
 
@@ -197,7 +227,7 @@ class ManagerScript:
             for worker in self.status.workers
         ]
         lines += [
-            f"pipeline {spec.pipeline}: {show_stages(spec)}"
+            f"pipeline {show_id(spec.pipeline)}: {show_stages(spec)}"
             for spec in self.status.pipelines
         ]
         if self.status.note:
@@ -205,7 +235,7 @@ class ManagerScript:
         return lines
 
     def parse_pipeline(self, text: str) -> PipelineSpec:
-        number, _, stages = text.partition(":")
+        number, _, stages = text.partition("=")
         parsed = []
         for stage in stages.split(","):
             worker, _, blocks = stage.rstrip("]").partition("[")
@@ -214,16 +244,28 @@ class ManagerScript:
             parsed.append(
                 StageSpec(WorkerId(worker), f"mem://{worker}", int(first), num_blocks)
             )
-        return PipelineSpec(PipelineId(int(number)), tuple(parsed), 64)
+        return PipelineSpec(PipelineId(read_id(number)), tuple(parsed), 64)
 
     def _report(self, worker: str, report: messages.WorkerReport) -> events.Event:
         return events.WorkerReported(WorkerId(worker), report)
 
 
+def show_id(number: int) -> str:
+    """`7`, or `2:7` for the seventh of epoch 2."""
+    epoch, rest = divmod(number, IDS_PER_EPOCH)
+    return f"{epoch}:{rest}" if epoch else f"{rest}"
+
+
+def read_id(text: str) -> int:
+    epoch, _, rest = text.rpartition(":")
+    return first_id(int(epoch or 0)) + int(rest)
+
+
 def show_replica(replica: messages.Replica) -> str:
     partners = " ".join(replica.workers[1:])
     return (
-        f"{replica.pipeline} at {replica.head}{f' with {partners}' if partners else ''}"
+        f"{show_id(replica.pipeline)} at {replica.head}"
+        f"{f' with {partners}' if partners else ''}"
     )
 
 
@@ -238,7 +280,8 @@ def show_stages(spec: PipelineSpec) -> str:
 def transcript(script: str) -> str:
     """The script with what was wanted done below each line.
 
-    Its first line sets up: `manager blocks=4 workers=1` (or `workers=any`).
+    Its first line sets up: `manager blocks=4 workers=1 [epoch=2]` (or
+    `workers=any`).
     """
     runner: ManagerScript | None = None
     lines: list[str] = []
@@ -253,7 +296,9 @@ def transcript(script: str) -> str:
             settings = dict(word.split("=") for word in text.split()[1:])
             wanted = settings["workers"]
             runner = ManagerScript(
-                int(settings["blocks"]), None if wanted == "any" else int(wanted)
+                int(settings["blocks"]),
+                None if wanted == "any" else int(wanted),
+                int(settings.get("epoch", 0)),
             )
             continue
         assert runner is not None, "a script starts with `manager …`"

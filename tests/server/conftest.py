@@ -67,7 +67,7 @@ class FakeManager:
 
     async def tell_replicas(self, *replicas, phase="LOCAL"):
         heads = {replica.head for replica in replicas}
-        await self.tell(messages.ReplicasChanged(replicas))
+        await self.tell(messages.ReplicasChanged(replicas, is_snapshot=True))
         await self.tell(
             messages.StatusChanged(
                 model_name="fake",

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from jscale.cluster.messages import Replica
+from jscale.cluster.messages import Replica, ReplicasChanged
 from jscale.core.errors import OverloadedError
 from jscale.core.ids import PipelineId, SequenceId, WorkerId
 from jscale.core.units import NS_PER_S
@@ -49,7 +49,9 @@ class Script:
                     sequence, Request(sequence, (1,), sampling), now_ns
                 )
             case "replicas", *names:
-                return router.replicas_changed(map(replica, names), now_ns)
+                opened = tuple(map(replica, names))
+                change = ReplicasChanged(opened, is_snapshot=True)
+                return router.replicas_changed(change, now_ns)
             case "attach", head:
                 return router.head_attached(WorkerId(head), now_ns)
             case "lose", head:

@@ -37,7 +37,7 @@ def test_any_flipped_bit_is_noticed(frame, bit):
 
 
 def test_the_head_has_the_size_that_the_table_shows():
-    assert HEAD_SIZE_BYTES == 28
+    assert HEAD_SIZE_BYTES == 32
 
 
 def test_another_protocol_is_named():
