@@ -5,14 +5,13 @@ and a re-cut all put the sequence into the queue again, in its old place, and it
 on after the tokens that the client has. A client sees every index once, in order.
 """
 
-import bisect
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import msgspec
 
-from jscale.cluster.messages import Replica, ReplicasChanged
+from jscale.cluster.messages import LoadReported, Replica, ReplicasChanged
 from jscale.core.errors import OverloadedError, RequestError, UnavailableError
 from jscale.core.ids import PipelineId, SequenceId, WorkerId
 from jscale.core.units import NS_PER_MS, NS_PER_S
@@ -29,6 +28,8 @@ from jscale.pipeline.messages import (
 )
 from jscale.server.decisions import Decision, Deliver, End, Fail, Send
 from jscale.server.live import LiveSequence
+from jscale.server.replica_set import ReplicaSet
+from jscale.server.waiting import Waiting
 
 REST_NS = 100 * NS_PER_MS
 """A replica that gave a sequence back gets none for so long: it is mostly closing, and
@@ -56,20 +57,21 @@ class RouterConfig:
 class Router:
     """Queue, replicas and outstanding sequences of one gateway.
 
-    Every method takes the time and returns what to do, in order. Owned by the
-    gateway's event loop.
+    Every method takes the time and returns what to do, in order. An event costs
+    O(log replicas + log waiting) and what it decides. Owned by the gateway's event
+    loop.
     """
 
     def __init__(self, config: RouterConfig, now_ns: int) -> None:
         self._config = config
         self._live: dict[SequenceId, LiveSequence] = {}
-        self._queue: list[LiveSequence] = []
-        self._replicas: dict[PipelineId, Replica] = {}
-        self._attached: set[WorkerId] = set()
-        self._rests_until_ns: dict[PipelineId, int] = {}
-        self._outstanding: Counter[PipelineId] = Counter()
+        self._waiting = Waiting()
+        self._replicas = ReplicaSet()
+        self._running_at: dict[WorkerId, dict[SequenceId, LiveSequence]] = {}
         self._unavailable_since_ns: int | None = now_ns
         self._num_arrived = 0
+        self._num_tokens = 0
+        self._prompt_tokens = 0
         self.num_handed_over = 0
         self.num_tokens_of: Counter[WorkerId] = Counter()
         """Tokens that a worker contributed to, as any stage of a replica."""
@@ -77,7 +79,7 @@ class Router:
     @property
     def num_queued(self) -> int:
         """Sequences that wait for a replica."""
-        return len(self._queue)
+        return len(self._waiting)
 
     @property
     def num_live(self) -> int:
@@ -89,33 +91,55 @@ class Router:
         """Some replica could be sent to, if it has room."""
         return self._unavailable_since_ns is None
 
+    @property
+    def load(self) -> LoadReported:
+        """What waits and runs now, and what came and was given since the start."""
+        return LoadReported(
+            num_waiting=self.num_queued,
+            num_running=self.num_live - self.num_queued,
+            num_arrived=self._num_arrived,
+            num_finished=self._num_arrived - self.num_live,
+            num_tokens=self._num_tokens,
+            prompt_tokens=self._prompt_tokens,
+        )
+
     def outstanding(self, pipeline: PipelineId) -> int:
         """Sequences of this gateway that the replica runs."""
-        return self._outstanding[pipeline]
+        return self._replicas.outstanding(pipeline)
 
     def runs_on(self, head: WorkerId) -> bool:
-        """Some sequence is at that head. O(live sequences)."""
-        running = (live.replica for live in self._live.values())
-        return any(replica is not None and replica.head == head for replica in running)
+        """Some sequence is at that head. O(1)."""
+        return head in self._running_at
 
     def submit(
-        self, sequence: SequenceId, request: Request, now_ns: int
+        self,
+        sequence: SequenceId,
+        request: Request,
+        now_ns: int,
+        *,
+        generated: Sequence[int] = (),
     ) -> list[Decision]:
-        """A request arrived.
+        """A request arrived; its client has the tokens `generated` already.
 
         Raises:
           OverloadedError: as many wait as may.
         """
         assert sequence not in self._live, sequence
-        if len(self._queue) >= self._config.max_queued:
+        if len(self._waiting) >= self._config.max_queued:
             raise OverloadedError(
-                f"{len(self._queue)} requests are waiting, as many as may: "
+                f"{len(self._waiting)} requests are waiting, as many as may: "
                 f"try again later, or add workers"
             )
-        live = LiveSequence(sequence, request, arrival=self._num_arrived)
+        live = LiveSequence(
+            sequence, request, arrival=self._num_arrived, generated=list(generated)
+        )
         self._num_arrived += 1
+        self._prompt_tokens += len(request.prompt_ids)
+        finished = live.finish_reason(self._config.eos_token_ids)
+        if finished is not None:  # It was cut off before it heard of its end.
+            return [End(sequence, finished)]
         self._live[sequence] = live
-        self._queue.append(live)
+        self._waiting.add(live)
         return self._dispatch(now_ns)
 
     def cancel(self, sequence: SequenceId, now_ns: int) -> list[Decision]:
@@ -129,34 +153,25 @@ class Router:
         return [*told, *self._dispatch(now_ns)]
 
     def replicas_changed(self, change: ReplicasChanged, now_ns: int) -> list[Decision]:
-        """Replicas opened and closed; a snapshot names all that are open.
+        """Some replicas are open now, others no longer.
 
-        Sequences on a replica that is not named run on until it returns them.
+        Sequences on a replica that is open no longer run on until it returns them.
         """
-        if change.is_snapshot:
-            self._replicas.clear()
-        for pipeline in change.closed:
-            self._replicas.pop(pipeline, None)
-        self._replicas.update((each.pipeline, each) for each in change.opened)
-        self._rests_until_ns = {
-            pipeline: until
-            for pipeline, until in self._rests_until_ns.items()
-            if pipeline in self._replicas
-        }
+        self._replicas.change(change)
         return self._dispatch(now_ns)
 
     def head_attached(self, head: WorkerId, now_ns: int) -> list[Decision]:
         """The stream to this worker is open: its replicas can be sent to."""
-        self._attached.add(head)
+        self._replicas.attach(head)
         return self._dispatch(now_ns)
 
     def head_lost(self, head: WorkerId, reason: str, now_ns: int) -> list[Decision]:
         """The stream to this worker broke: what ran there goes on elsewhere."""
-        self._attached.discard(head)
+        self._replicas.detach(head)
         decisions: list[Decision] = []
-        for live in list(self._live.values()):
-            if live.replica is not None and live.replica.head == head:
-                decisions += self._hand_over(live, reason)
+        running = self._running_at.get(head, {}).values()
+        for live in sorted(running, key=lambda live: live.arrival):
+            decisions += self._hand_over(live, reason)
         return decisions + self._dispatch(now_ns)
 
     def served(self, head: WorkerId, event: ServeEvent, now_ns: int) -> list[Decision]:
@@ -173,7 +188,9 @@ class Router:
             case Emitted(index=index) if index == len(live.generated):
                 live.generated.append(event.token)
                 live.num_fruitless = 0
-                self.num_tokens_of.update(live.replica.workers)
+                self._num_tokens += 1
+                for worker in live.replica.workers:
+                    self.num_tokens_of[worker] += 1
                 return [Deliver(live.sequence, index, event.token, event.logprob)]
             case Emitted(index=index) if index < len(live.generated):
                 return []
@@ -185,9 +202,7 @@ class Router:
                 self._forget(live)
                 return [End(live.sequence, event.reason), *self._dispatch(now_ns)]
             case Returned():
-                pipeline = live.replica.pipeline
-                if pipeline in self._replicas:
-                    self._rests_until_ns[pipeline] = now_ns + REST_NS
+                self._replicas.rest(live.replica.pipeline, now_ns + REST_NS)
                 decisions = self._hand_over(live, event.reason)
                 return decisions + self._dispatch(now_ns)
             case Moved(pipeline=pipeline):
@@ -205,7 +220,7 @@ class Router:
         if since_ns is None or now_ns - since_ns < self._config.unavailable_after_ns:
             return decisions
         waited_s = (now_ns - since_ns) // NS_PER_S
-        for live in list(self._queue):
+        for live in list(self._waiting):
             self._forget(live)
             message = (
                 f"no worker could serve for {waited_s} s: "
@@ -228,25 +243,19 @@ class Router:
             self._forget(live)
             message = f"{FRUITLESS_MAX} replicas in a row gave it back: {reason}"
             return [Fail(live.sequence, UnavailableError(message))]
-        bisect.insort(self._queue, live, key=lambda waiting: waiting.arrival)
+        self._waiting.add(live)
         return []
 
     def _dispatch(self, now_ns: int) -> list[Decision]:
         """Sends who waits longest while a replica has room."""
-        usable = [r for r in self._replicas.values() if r.head in self._attached]
-        if usable:
+        if self._replicas.is_usable:
             self._unavailable_since_ns = None
         elif self._unavailable_since_ns is None:
             self._unavailable_since_ns = now_ns
-        awake = [r for r in usable if self._rests_until_ns.get(r.pipeline, 0) <= now_ns]
         decisions: list[Decision] = []
-        while self._queue:
-            replica = pick(awake, self._outstanding)
-            if replica is None:
-                break
-            live = self._queue.pop(0)
-            live.replica = replica
-            self._outstanding[replica.pipeline] += 1
+        while self._waiting and (replica := self._replicas.choose(now_ns)):
+            live = self._waiting.pop()
+            self._book(live, replica)
             submit = Submit(
                 pipeline=replica.pipeline,
                 sequence=live.sequence,
@@ -257,13 +266,20 @@ class Router:
             decisions.append(Send(replica.head, submit))
         return decisions
 
+    def _book(self, live: LiveSequence, replica: Replica) -> None:
+        live.replica = replica
+        self._replicas.book(replica.pipeline)
+        self._running_at.setdefault(replica.head, {})[live.sequence] = live
+
     def _release(self, live: LiveSequence) -> None:
-        if live.replica is None:
+        replica = live.replica
+        if replica is None:
             return
-        pipeline = live.replica.pipeline
-        self._outstanding[pipeline] -= 1
-        if not self._outstanding[pipeline]:
-            del self._outstanding[pipeline]
+        self._replicas.release(replica.pipeline)
+        running = self._running_at[replica.head]
+        del running[live.sequence]
+        if not running:
+            del self._running_at[replica.head]
         live.replica = None
 
     def _move(self, live: LiveSequence, pipeline: PipelineId) -> None:
@@ -272,30 +288,9 @@ class Router:
         # That the replica is open may be told later than that it has the sequence.
         unknown = msgspec.structs.replace(live.replica, pipeline=pipeline)
         self._release(live)
-        live.replica = self._replicas.get(pipeline, unknown)
-        self._outstanding[pipeline] += 1
+        self._book(live, self._replicas.find(pipeline) or unknown)
 
     def _forget(self, live: LiveSequence) -> None:
-        if live in self._queue:
-            self._queue.remove(live)
+        self._waiting.discard(live)
         self._release(live)
         del self._live[live.sequence]
-
-
-def pick(
-    replicas: Iterable[Replica], outstanding: Counter[PipelineId]
-) -> Replica | None:
-    """The least loaded local replica with room, else the least loaded of the others.
-
-    Returns None when none has room; of equals, the oldest. O(replicas).
-    """
-    with_room = [r for r in replicas if outstanding[r.pipeline] < r.capacity]
-    return min(
-        with_room,
-        key=lambda r: (
-            not r.is_local,
-            outstanding[r.pipeline] / r.capacity,
-            r.pipeline,
-        ),
-        default=None,
-    )

@@ -4,111 +4,9 @@ import inspect
 
 import pytest
 
-from jscale.cluster.messages import Replica, ReplicasChanged
-from jscale.core.errors import OverloadedError
-from jscale.core.ids import PipelineId, SequenceId, WorkerId
-from jscale.core.units import NS_PER_S
-from jscale.engine.request import Request, SamplingParams
-from jscale.pipeline.messages import Cancel, Emitted, Finished, Rejected, Returned
-from jscale.server.decisions import Decision, Deliver, End, Fail, Send
-from jscale.server.router import FRUITLESS_MAX, Router, RouterConfig
-
-EOS = 2
-
-
-class Script:
-    """Plays lines of a transcript to a router."""
-
-    def __init__(self, max_queued: int = 8) -> None:
-        config = RouterConfig(max_queued=max_queued, eos_token_ids=(EOS,))
-        self.now_ns = 0
-        self.router = Router(config, self.now_ns)
-
-    def play(self, script: str) -> str:
-        lines = []
-        for line in inspect.cleandoc(script).splitlines():
-            if line.startswith("> "):
-                lines.append(line)
-                lines += self.answer(line[2:].split())
-        return "\n".join(lines)
-
-    def answer(self, words: list[str]) -> list[str]:
-        try:
-            return [show(decision) for decision in self.do(*words)]
-        except OverloadedError as error:
-            return [f"refused: {error}"]
-
-    def do(self, verb: str, *words: str) -> list[Decision]:
-        router, now_ns = self.router, self.now_ns
-        match verb, *words:
-            case "submit", name, *rest:
-                max_tokens = int(rest[0]) if rest else 9
-                sequence = SequenceId(name)
-                sampling = SamplingParams(max_tokens=max_tokens)
-                return router.submit(
-                    sequence, Request(sequence, (1,), sampling), now_ns
-                )
-            case "replicas", *names:
-                opened = tuple(map(replica, names))
-                change = ReplicasChanged(opened, is_snapshot=True)
-                return router.replicas_changed(change, now_ns)
-            case "attach", head:
-                return router.head_attached(WorkerId(head), now_ns)
-            case "lose", head:
-                return router.head_lost(WorkerId(head), "the stream broke", now_ns)
-            case "cancel", name:
-                return router.cancel(SequenceId(name), now_ns)
-            case "at", seconds:
-                self.now_ns = int(float(seconds) * NS_PER_S)
-                return router.tick(self.now_ns)
-            case head, event, name, *rest:
-                return router.served(WorkerId(head), said(event, name, rest), now_ns)
-        raise AssertionError(verb)
-
-
-def replica(text: str) -> Replica:
-    """`3:w1:local:2` is pipeline 3 with head w1, local, of capacity 2."""
-    pipeline, head, kind, capacity = text.split(":")
-    return Replica(
-        pipeline=PipelineId(int(pipeline)),
-        head=WorkerId(head),
-        serve_address=f"{head}:1",
-        is_local=kind == "local",
-        capacity=int(capacity),
-        workers=(WorkerId(head),),
-    )
-
-
-def said(event: str, name: str, rest: list[str]):
-    sequence, attempt = SequenceId(name.split("#")[0]), int(name.split("#")[1])
-    match event:
-        case "emits":
-            index, token = map(int, rest)
-            return Emitted(sequence, attempt, index, token, -0.5)
-        case "finishes":
-            return Finished(sequence, attempt, rest[0])
-        case "returns":
-            return Returned(sequence, attempt, "it closes")
-        case "rejects":
-            return Rejected(sequence, attempt, "too long")
-    raise AssertionError(event)
-
-
-def show(decision: Decision) -> str:
-    match decision:
-        case Send(head, Cancel(sequence)):
-            return f"{head} < cancel {sequence}"
-        case Send(head, submit):
-            name = f"{submit.sequence}#{submit.attempt}"
-            after = f" after {[*submit.generated]}" if submit.generated else ""
-            return f"{head} < submit {name} to {submit.pipeline}{after}"
-        case Deliver(sequence, index, token, _):
-            return f"{sequence} gets {token} at {index}"
-        case End(sequence, reason):
-            return f"{sequence} ends: {reason}"
-        case Fail(sequence, error):
-            return f"{sequence} fails: {type(error).__name__} {error}"
-
+from jscale.core.ids import PipelineId
+from jscale.server.router import FRUITLESS_MAX
+from tests.server.router_script import Script
 
 SCRIPTS = {
     "a request waits until there is a replica whose head is attached": """
@@ -313,6 +211,34 @@ SCRIPTS = {
         > w0 rejects a#0
         a fails: RequestError too long
         """,
+    "a request that was cut off elsewhere goes on after its tokens": """
+        > replicas 1:w0:pipe:2
+        > attach w0
+        > submit a 3 17 18
+        w0 < submit a#0 to 1 after [17, 18]
+        > w0 emits a#0 2 19
+        a gets 19 at 2
+        > submit b 2 17 18
+        b ends: length
+        > submit c 9 17 2
+        c ends: stop
+        """,
+    "what opens and closes is told as changes": """
+        > replicas 1:w0:pipe:1
+        > attach w0
+        > submit a
+        w0 < submit a#0 to 1
+        > submit b
+        > submit c
+        > opens 2:w0:pipe:1
+        w0 < submit b#0 to 2
+        > closes 2
+        > w0 finishes b#0 stop
+        b ends: stop
+        > w0 finishes a#0 stop
+        a ends: stop
+        w0 < submit c#0 to 1
+        """,
     "without any replica for long, what waits fails": """
         > at 100
         > replicas 1:w0:pipe:1
@@ -372,3 +298,13 @@ def test_nothing_is_outstanding_when_all_is_done():
     assert (router.num_live, router.num_queued) == (0, 0)
     assert [router.outstanding(PipelineId(p)) for p in (1, 2)] == [0, 0]
     assert router.num_handed_over == 1
+
+
+def test_the_load_counts_what_waits_runs_and_came():
+    script = Script()
+    script.play(SCRIPTS["a rejected sequence fails with the reason"])
+    script.play("> submit b\n> submit c\n> w0 emits b#0 0 17")
+    load = script.router.load
+    assert (load.num_waiting, load.num_running) == (1, 1)
+    assert (load.num_arrived, load.num_finished) == (3, 1)
+    assert (load.num_tokens, load.prompt_tokens) == (1, 3)
