@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 from jscale.plan.multicast_plan import MulticastPlan
 
@@ -41,6 +42,21 @@ class BinaryTreePlan(MulticastPlan):
         if target >= self.num_members or not 0 <= chunk < self.num_chunks:
             return None
         return target, chunk
+
+    def receives_of(self, index: int) -> Iterator[tuple[int, int, int]]:
+        """Every chunk from the parent."""
+        if index > 0:
+            first_step = self._first_step(index)
+            for chunk in range(self.num_chunks):
+                yield first_step + self._pace * chunk, (index - 1) // 2, chunk
+
+    def sends_of(self, index: int) -> Iterator[tuple[int, int, int]]:
+        """Every chunk to each child."""
+        first_step = self._first_step(index) + 1
+        targets = range(2 * index + 1, min(2 * index + 3, self.num_members))
+        for chunk in range(self.num_chunks):
+            for child, target in enumerate(targets):
+                yield first_step + self._pace * chunk + child, target, chunk
 
     @property
     def _pace(self) -> int:

@@ -1,6 +1,7 @@
 """The chain: every member passes chunks on to the next."""
 
 import dataclasses
+from collections.abc import Iterator
 
 from jscale.plan.multicast_plan import MulticastPlan
 
@@ -34,3 +35,15 @@ class ChainPlan(MulticastPlan):
         if index == self.num_members - 1 or not 0 <= chunk < self.num_chunks:
             return None
         return index + 1, chunk
+
+    def receives_of(self, index: int) -> Iterator[tuple[int, int, int]]:
+        """Every chunk from the member before."""
+        if index > 0:
+            for chunk in range(self.num_chunks):
+                yield chunk + index - 1, index - 1, chunk
+
+    def sends_of(self, index: int) -> Iterator[tuple[int, int, int]]:
+        """Every chunk to the member after."""
+        if index < self.num_members - 1:
+            for chunk in range(self.num_chunks):
+                yield chunk + index, index + 1, chunk

@@ -1,6 +1,7 @@
 """Flat: the source sends every chunk to every target itself."""
 
 import dataclasses
+from collections.abc import Iterator
 
 from jscale.plan.multicast_plan import MulticastPlan
 
@@ -30,6 +31,16 @@ class FlatPlan(MulticastPlan):
             return None
         chunk, target = divmod(step, self._num_targets)
         return 1 + target, chunk
+
+    def receives_of(self, index: int) -> Iterator[tuple[int, int, int]]:
+        """Every chunk from the source."""
+        if index > 0:
+            for chunk in range(self.num_chunks):
+                yield chunk * self._num_targets + index - 1, 0, chunk
+
+    def sends_of(self, index: int) -> Iterator[tuple[int, int, int]]:
+        """All from the source, nothing from others."""
+        return super().sends_of(index) if index == 0 else iter(())
 
     @property
     def _num_targets(self) -> int:

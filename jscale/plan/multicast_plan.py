@@ -67,6 +67,24 @@ class MulticastPlan(abc.ABC):
     def outgoing_at(self, index: int, step: int) -> tuple[int, int] | None:
         """What member `index` sends: the member it goes to, and the chunk."""
 
+    def receives_of(self, index: int) -> Iterator[tuple[int, int, int]]:
+        """All that member `index` receives: step, source's index, chunk; by step.
+
+        Kinds of many more steps than a member has transfers do it without the steps.
+        """
+        for step in range(self.num_steps):
+            if (found := self.incoming_at(index, step)) is not None:
+                yield step, *found
+
+    def sends_of(self, index: int) -> Iterator[tuple[int, int, int]]:
+        """All that member `index` sends: step, target's index, chunk; by step.
+
+        As `receives_of`.
+        """
+        for step in range(self.num_steps):
+            if (found := self.outgoing_at(index, step)) is not None:
+                yield step, *found
+
     @property
     def num_members(self) -> int:
         """How many take part, the source included."""
@@ -132,13 +150,13 @@ class MulticastPlan(abc.ABC):
 
     def receives(self, member: WorkerId) -> Iterator[Transfer]:
         """All that a member receives, in order of steps."""
-        found = (self.incoming(member, step) for step in range(self.num_steps))
-        return (transfer for transfer in found if transfer is not None)
+        for step, source, chunk in self.receives_of(self.index_of(member)):
+            yield Transfer(step, self.members[source], member, ChunkIndex(chunk))
 
     def sends(self, member: WorkerId) -> Iterator[Transfer]:
         """All that a member sends, in order of steps."""
-        found = (self.outgoing(member, step) for step in range(self.num_steps))
-        return (transfer for transfer in found if transfer is not None)
+        for step, target, chunk in self.sends_of(self.index_of(member)):
+            yield Transfer(step, member, self.members[target], ChunkIndex(chunk))
 
     def index_of(self, member: WorkerId) -> int:
         """Position of a member, 0 for the source.

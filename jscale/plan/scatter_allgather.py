@@ -1,6 +1,7 @@
 """Scatter and allgather: parts to everyone, then all parts round a ring."""
 
 import dataclasses
+from collections.abc import Iterator
 
 from jscale.plan.multicast_plan import MulticastPlan
 
@@ -41,8 +42,7 @@ class ScatterAllgatherPlan(MulticastPlan):
             return None
         if step < self._num_scattered:
             chunk = self._part_start(1) + step
-            owner = ((chunk + 1) * self.num_members - 1) // self.num_chunks
-            return (owner, chunk) if index == 0 else None
+            return (self._owner(chunk), chunk) if index == 0 else None
         turn, offset = divmod(step - self._num_scattered, self._round_steps)
         part = (index - turn) % self.num_members
         chunk = self._part_start(part) + offset
@@ -50,6 +50,42 @@ class ScatterAllgatherPlan(MulticastPlan):
         if right == 0 or chunk >= self._part_start(part + 1):
             return None
         return right, chunk
+
+    def receives_of(self, index: int) -> Iterator[tuple[int, int, int]]:
+        """Its own part from the source, the others from its left neighbour."""
+        if index == 0:
+            return
+        start = self._part_start(1)
+        for chunk in range(self._part_start(index), self._part_start(index + 1)):
+            yield chunk - start, 0, chunk
+        yield from self._passed_to(index, index - 1)
+
+    def sends_of(self, index: int) -> Iterator[tuple[int, int, int]]:
+        """All parts but its own from the source, then what it passes on."""
+        if index == 0:
+            for chunk in range(self._part_start(1), self.num_chunks):
+                yield chunk - self._part_start(1), self._owner(chunk), chunk
+        if index + 1 < self.num_members:
+            yield from self._passed_to(index + 1, index + 1)
+
+    def _passed_to(self, index: int, peer: int) -> Iterator[tuple[int, int, int]]:
+        """What goes round and comes to member `index`: step, `peer`, chunk.
+
+        In rounds 0, 1, … these are the parts of the members to its left, near to far.
+        """
+        passed = []
+        for chunk in range(self.num_chunks):
+            part = self._owner(chunk)
+            if part != index:
+                turn = (index - 1 - part) % self.num_members
+                offset = chunk - self._part_start(part)
+                step = self._num_scattered + turn * self._round_steps + offset
+                passed.append((step, peer, chunk))
+        return iter(sorted(passed))
+
+    def _owner(self, chunk: int) -> int:
+        """Whose part a chunk is in."""
+        return ((chunk + 1) * self.num_members - 1) // self.num_chunks
 
     @property
     def _num_scattered(self) -> int:

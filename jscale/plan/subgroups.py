@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from jscale.core.errors import ConfigError
 from jscale.core.ids import WorkerId
@@ -93,6 +93,20 @@ class SubgroupPlan(MulticastPlan):
         plan = self.subgroups[number]
         found = plan.outgoing_at(plan.index_of(self.members[index]), step)
         return None if found is None else self._seen_from_all(number, *found)
+
+    def receives_of(self, index: int) -> Iterator[tuple[int, int, int]]:
+        """What the plan of the member's sub-group says, in the sub-group's order."""
+        if (number := self._subgroup_of.get(index)) is not None:
+            plan = self.subgroups[number]
+            for step, *found in plan.receives_of(plan.index_of(self.members[index])):
+                yield step, *self._seen_from_all(number, *found)
+
+    def sends_of(self, index: int) -> Iterator[tuple[int, int, int]]:
+        """What the plan of the member's sub-group says, in the sub-group's order."""
+        if (number := self._subgroup_of.get(index)) is not None:
+            plan = self.subgroups[number]
+            for step, *found in plan.sends_of(plan.index_of(self.members[index])):
+                yield step, *self._seen_from_all(number, *found)
 
     def _seen_from_all(self, number: int, peer: int, turn: int) -> tuple[int, int]:
         """A peer's index in the whole, and the chunk whose turn it is."""

@@ -7,6 +7,7 @@ def deliver(plan, targets=()):
     held += [set() for _ in plan.targets]
     members = range(plan.num_members)
     together = None
+    sends, receives = [[] for _ in members], [[] for _ in members]
     for step in range(plan.num_steps):
         sent, received = {}, {}
         for index in members:
@@ -15,8 +16,10 @@ def deliver(plan, targets=()):
                 assert target not in sent, f"step {step}: two send to {target}"
                 assert chunk in held[index], f"step {step}: {index} lacks {chunk}"
                 sent[target] = (index, chunk)
+                sends[index].append((step, *out))
             if (incoming := plan.incoming_at(index, step)) is not None:
                 received[index] = incoming
+                receives[index].append((step, *incoming))
         assert sent == received, f"step {step}: sends and receives differ"
         for target, (_, chunk) in sent.items():
             assert chunk not in held[target], f"step {step}: {target} had {chunk}"
@@ -25,6 +28,8 @@ def deliver(plan, targets=()):
             union = set().union(*(held[index] for index in targets))
             together = step + 1 if len(union) == plan.num_chunks else None
     assert all(len(chunks) == plan.num_chunks for chunks in held), "a chunk is missing"
+    assert sends == [list(plan.sends_of(index)) for index in members]
+    assert receives == [list(plan.receives_of(index)) for index in members]
     for step in (-1, plan.num_steps, plan.num_steps + 7):
         assert all(plan.outgoing_at(index, step) is None for index in members)
         assert all(plan.incoming_at(index, step) is None for index in members)

@@ -14,7 +14,7 @@ from jscale.plan.kinds import PLAN_KINDS, multicast
 UNIT = 1e9  # a chunk of one byte takes one nanosecond
 
 
-def dumb_arrivals(plan, topology):
+def dumb_arrivals(plan, topology, begin_with):
     """The same by looking, at each nanosecond, at every transfer there is."""
     hosts = [topology.host_of(member) for member in plan.members]
     lanes = {}
@@ -33,7 +33,8 @@ def dumb_arrivals(plan, topology):
         for t in plan.sends(member)
     )
     held = [set(range(plan.num_chunks)) for _ in plan.sources]
-    held += [set() for _ in plan.targets]
+    held += [set(begin_with.get(target, ())) for target in plan.targets]
+    left = [send for send in left if send[3] not in held[send[2]]]
     ends, theres, leaf_free = {}, {}, {}
     for now in itertools.count():
         for out, out_rate, into, in_rate in ends.pop(now, ()):
@@ -89,16 +90,24 @@ def cases(draw):
         leaf, local = draw(st.sampled_from("xy")), draw(st.none() | rates)
         hosts.append(Host(tuple(here), ports, leaf, local))
     named = [Leaf(hosts[0].leaf, draw(rates), draw(rates))] * draw(st.integers(0, 1))
-    return plan, Topology(tuple(hosts), tuple(named), draw(st.integers(0, 2)))
+    chunks = st.sets(st.integers(0, plan.num_chunks - 1))
+    begin_with = draw(st.dictionaries(st.sampled_from(plan.targets), chunks))
+    topology = Topology(tuple(hosts), tuple(named), draw(st.integers(0, 2)))
+    return plan, topology, begin_with
 
 
 @given(cases())
 @settings(deadline=None, max_examples=150)
 def test_arrivals_are_those_of_a_dumb_simulation(case):
-    plan, topology = case
-    found = [(a.time_ns, a.target, a.chunk) for a in arrivals(plan, topology, 1)]
+    plan, topology, held = case
+    arrived = arrivals(plan, topology, 1, held=held)
+    found = [(a.time_ns, a.target, a.chunk) for a in arrived]
     assert [time_ns for time_ns, *_ in found] == sorted(t for t, *_ in found)
-    assert sorted(found) == sorted(dumb_arrivals(plan, topology))
+    assert sorted(found) == sorted(dumb_arrivals(plan, topology, held))
+    last_ns = {target: time_ns for time_ns, target, _ in found}
+    assert completion_times_ns(plan, topology, 1, held=held) == {
+        target: last_ns.get(target, 0) for target in plan.targets
+    }
 
 
 def last_ns(plan, topology):
@@ -115,6 +124,22 @@ def test_on_equal_links_every_plan_takes_its_steps_without_any_barrier(kind):
         assert last_ns(plan, uniform) == plan.num_steps
         together = 16 / min(num_sources, num_targets)
         assert coverage_time_ns(plan, uniform, 1) == -(-together // 1)
+
+
+def test_what_targets_hold_from_the_start_is_not_sent_and_counts_for_all_of_them():
+    plan = multicast(1, 3, 12, kind="chain")
+    uniform = Topology.uniform(plan.members, UNIT)
+    first, all_but_last = frozenset(range(6)), frozenset(range(11))
+    held = {"w1": first, "w2": all_but_last, "w3": first}
+    assert completion_times_ns(plan, uniform, 1, held=held) == {
+        "w1": 6,
+        "w2": 7,
+        "w3": 8,
+    }
+    assert coverage_time_ns(plan, uniform, 1, held=held) == 6
+    held["w2"] = frozenset(range(12))
+    assert coverage_time_ns(plan, uniform, 1, held=held) == 0
+    assert completion_times_ns(plan, uniform, 1, held=held)["w2"] == 0
 
 
 def test_latency_is_paid_once_for_each_member_passed_and_not_for_each_chunk():

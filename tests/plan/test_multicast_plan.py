@@ -43,6 +43,25 @@ def test_so_it_does_for_any_number_of_members(num_members, num_chunks, kind):
     deliver(multicast(1, num_members - 1, num_chunks, kind=kind))
 
 
+@pytest.mark.parametrize("kind", sorted(set(PLAN_KINDS) - {"hypercube"}))
+def test_a_member_of_many_asks_about_no_step_that_is_not_its_own(kind, monkeypatch):
+    plan = multicast(3, 9000, 4, kind=kind)
+    asked = []
+    for part in {type(each) for each in plan.subgroups}:
+        for name in ("incoming_at", "outgoing_at"):
+            original = getattr(part, name)
+
+            def counted(self, index, step, original=original):
+                asked.append(step)
+                return original(self, index, step)
+
+            monkeypatch.setattr(part, name, counted)
+    for index in (3, 4000, plan.num_members - 1):
+        assert len(list(plan.receives_of(index))) == 4
+        assert len(list(plan.sends_of(index))) <= 4 * 2 + 12
+    assert len(asked) <= 3 * 4 * (4 + 12)
+
+
 def test_steps_of_each_kind():
     steps = {
         kind: [multicast(1, n - 1, 64, kind=kind).num_steps for n in (2, 4, 8, 32)]
