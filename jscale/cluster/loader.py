@@ -26,9 +26,10 @@ from jscale.core.ids import WorkerId
 from jscale.core.units import NS_PER_MS, NS_PER_US
 from jscale.engine.bundle import bundle_digest, open_bundle
 from jscale.engine.bundle_cache import BundleCache
-from jscale.engine.executables import ExecutableSet
+from jscale.engine.executables import AnySpec, ExecutableSet
 from jscale.engine.executor import Emulation, StageExecutor
 from jscale.engine.fingerprint import ExecutableMismatchError, fingerprint_digest
+from jscale.engine.kv_copy import kv_copy_specs
 from jscale.engine.program import ModelProgram
 from jscale.pipeline.messages import PipelineSpec
 from jscale.pipeline.outbox import Outbox
@@ -174,7 +175,7 @@ class Loader:
             opened = open_bundle(data, sha256=bundle.sha256)
             self._executables.load(opened, self._program.stage_specs())
             self._loaded("received", started_ns, None)
-            self._executables.load(opened, self._program.fused_specs())
+            self._executables.load(opened, self._late_specs)
         except IntegrityError as error:
             self._post(events.RegionCorrupt(EXECUTABLES_REGION, str(error)))
         except ExecutableMismatchError as error:
@@ -182,15 +183,20 @@ class Loader:
         else:
             self._loaded("received", started_ns, bundle)
 
+    @property
+    def _late_specs(self) -> tuple[AnySpec, ...]:
+        """Executables that a worker can begin to serve without."""
+        return (*kv_copy_specs(self._program), *self._program.fused_specs())
+
     def _compile(self, ships: bool) -> None:
         started_ns = time.monotonic_ns()
         digest = fingerprint_digest(self._executables.fingerprint)
-        stage, fused = self._program.stage_specs(), self._program.fused_specs()
+        stage, late = self._program.stage_specs(), self._late_specs
         origin, data = "cached", self._cache.find(digest)
         if data is not None:
             try:
                 opened = open_bundle(data, sha256=bundle_digest(data))
-                self._executables.load(opened, (*stage, *fused))
+                self._executables.load(opened, (*stage, *late))
             except (IntegrityError, ExecutableMismatchError) as error:
                 logging.warning("cached %s", error)
                 data = None
@@ -198,7 +204,7 @@ class Loader:
             origin = "compiled"
             self._executables.compile(stage)
             self._loaded(origin, started_ns, None)
-            self._executables.compile(fused)
+            self._executables.compile(late)
             data = self._executables.to_bundle()
             self._cache.keep(digest, data)
         bundle = None

@@ -14,14 +14,18 @@ from jscale.engine.fingerprint import (
     check_fingerprint,
     fingerprint_of,
 )
-from jscale.engine.program import (
-    DONATED_ARGUMENTS,
-    ExecutableSpec,
-    ModelProgram,
-    StepOutput,
+from jscale.engine.kv_copy import (
+    DONATED_ARGUMENTS as DONATED_BY_KV_COPY,
 )
+from jscale.engine.kv_copy import (
+    KvCopySpec,
+    kv_copy_arguments,
+    kv_copy_step,
+)
+from jscale.engine.program import DONATED_ARGUMENTS, ExecutableSpec, ModelProgram
 
-Executable = Callable[..., StepOutput]
+Executable = Callable[..., Any]
+AnySpec = ExecutableSpec | KvCopySpec
 
 
 class ExecutableSet:
@@ -35,19 +39,19 @@ class ExecutableSet:
         """An empty set."""
         self.program = program
         self.fingerprint: Fingerprint = fingerprint_of(program)
-        self._ready: dict[ExecutableSpec, Any] = {}
-        self._serialized: dict[ExecutableSpec, bytes] = {}
+        self._ready: dict[AnySpec, Any] = {}
+        self._serialized: dict[AnySpec, bytes] = {}
         self._filling = threading.Lock()
 
-    def find(self, spec: ExecutableSpec) -> Executable | None:
+    def find(self, spec: AnySpec) -> Executable | None:
         """The executable if it is ready."""
         return self._ready.get(spec)
 
-    def holds(self, specs: Iterable[ExecutableSpec]) -> bool:
+    def holds(self, specs: Iterable[AnySpec]) -> bool:
         """Whether all of these are ready."""
         return all(spec in self._ready for spec in specs)
 
-    def compile(self, specs: Iterable[ExecutableSpec]) -> None:
+    def compile(self, specs: Iterable[AnySpec]) -> None:
         """Compiles those that are not ready. About half a second each."""
         with self._filling:
             for spec in specs:
@@ -58,7 +62,7 @@ class ExecutableSet:
                 self._serialized[spec] = serialize_executable.serialize(compiled)[0]
                 self._ready[spec] = compiled
 
-    def load(self, bundle: ExecutableBundle, specs: Iterable[ExecutableSpec]) -> None:
+    def load(self, bundle: ExecutableBundle, specs: Iterable[AnySpec]) -> None:
         """Loads those that are not ready. Tens of milliseconds each.
 
         Raises:
@@ -85,21 +89,21 @@ class ExecutableSet:
         return pack_bundle(self.fingerprint, serialized)
 
 
-def compile_step(program: ModelProgram, spec: ExecutableSpec) -> jax.stages.Compiled:
+def compile_step(program: ModelProgram, spec: AnySpec) -> jax.stages.Compiled:
     """Compiles one executable from shapes alone."""
+    if isinstance(spec, KvCopySpec):
+        donated = DONATED_BY_KV_COPY if spec.is_write else ()
+        copy = jax.jit(kv_copy_step(spec), donate_argnums=donated)
+        return copy.lower(*kv_copy_arguments(program, spec)).compile()
     step = jax.jit(program.step(spec), donate_argnums=DONATED_ARGUMENTS)
     return step.lower(*program.arguments(spec).flat()).compile()
 
 
 def _load_step(
-    program: ModelProgram, spec: ExecutableSpec, serialized: bytes
+    program: ModelProgram, spec: AnySpec, serialized: bytes
 ) -> jax.stages.Compiled:
     """The executable that another process compiled and serialised."""
-    arguments = program.arguments(spec)
-    pools = arguments.k_pools
-    made: Any = (0, 0) if spec.kinds[-1].has_head else 0
-    in_tree = jax.tree.structure((arguments.flat(), {}))
-    out_tree = jax.tree.structure((made, pools, pools))
+    in_tree, out_tree = _trees(program, spec)
     try:
         load = serialize_executable.deserialize_and_load
         loaded: jax.stages.Compiled = load(serialized, in_tree, out_tree)
@@ -108,3 +112,16 @@ def _load_step(
             f"executables: {spec.name} cannot be loaded ({error}); compiling it here"
         ) from error
     return loaded
+
+
+def _trees(program: ModelProgram, spec: AnySpec) -> tuple[Any, Any]:
+    """How an executable's arguments and what it gives are nested."""
+    if isinstance(spec, KvCopySpec):
+        given = kv_copy_arguments(program, spec)
+        made: Any = (0, 0) if spec.is_write else 0
+        return jax.tree.structure((given, {})), jax.tree.structure(made)
+    arguments = program.arguments(spec)
+    pools = arguments.k_pools
+    made = (0, 0) if spec.kinds[-1].has_head else 0
+    in_tree = jax.tree.structure((arguments.flat(), {}))
+    return in_tree, jax.tree.structure((made, pools, pools))

@@ -15,6 +15,13 @@ from jscale.core.units import NS_PER_S
 from jscale.engine.batch import StepBatch
 from jscale.engine.config import TILE_ROWS
 from jscale.engine.executables import ExecutableSet
+from jscale.engine.kv_copy import (
+    KvCopySpec,
+    kv_bytes_per_token,
+    kv_copy_specs,
+    kv_piece_shape,
+)
+from jscale.engine.pages import PADDING_PAGE
 from jscale.engine.program import ExecutableSpec, carrying_dtype
 from jscale.engine.rows import pack_rows
 from jscale.models.bits import as_bits
@@ -81,6 +88,48 @@ class StageExecutor:
         stage = range(first_block, first_block + num_blocks)
         return all(index in self._leaves for index in stage)
 
+    @property
+    def can_copy_kv(self) -> bool:
+        """Whether KV can be read and written: the executables for it are ready."""
+        return self._executables.holds(kv_copy_specs(self._program))
+
+    def kv_bytes_per_token(self, block: int) -> int:
+        """What the keys and values of a token are in a block."""
+        blocks = self._program.partition.blocks
+        return kv_bytes_per_token(self._program, blocks[block].num_layers)
+
+    def kv_piece_pages(self, block: int) -> int:
+        """Pages of a block that one call reads or writes."""
+        return self._kv_piece_shape(block)[2]
+
+    def read_kv(self, block: int, pages: Sequence[int]) -> bytes:
+        """The KV of a block in at most a piece of physical pages, keys first."""
+        piece = np.asarray(self._read_kv(block, pages))
+        return piece[:, :, : len(pages)].tobytes()
+
+    def write_kv(self, block: int, pages: Sequence[int], data: memoryview) -> None:
+        """Puts what `read_kv` gave, maybe on another worker, into physical pages.
+
+        Raises:
+          TransportError: it is not as long as so many pages are; nothing was written.
+        """
+        shape = self._kv_piece_shape(block)
+        piece = np.zeros(shape, self._k_pools[block].dtype)
+        wanted = piece[:, :, : len(pages)]
+        if len(data) != wanted.nbytes:
+            raise TransportError(
+                f"KV of {len(pages)} pages of block {block} has {len(data)} bytes, "
+                f"expected {wanted.nbytes}; recompute it"
+            )
+        wanted[:] = np.frombuffer(data, piece.dtype).reshape(wanted.shape)
+        self._write_kv(block, pages, piece)
+
+    def copy_kv(
+        self, block: int, source_pages: Sequence[int], target_pages: Sequence[int]
+    ) -> None:
+        """Copies at most a piece of physical pages into others of this worker."""
+        self._write_kv(block, target_pages, self._read_kv(block, source_pages))
+
     def run(
         self,
         first_block: int,
@@ -127,6 +176,35 @@ class StageExecutor:
         result = _to_host(value, batch.num_rows)
         self._emulate(sum(block.num_layers for block in blocks), start_ns)
         return result
+
+    def _read_kv(self, block: int, pages: Sequence[int]) -> jax.Array:
+        pools = self._k_pools[block], self._v_pools[block]
+        read = self._kv_copy(block, is_write=False)
+        piece: jax.Array = read(*pools, self._padded(block, pages))
+        return piece
+
+    def _write_kv(self, block: int, pages: Sequence[int], piece: Any) -> None:
+        pools = self._k_pools[block], self._v_pools[block]
+        write = self._kv_copy(block, is_write=True)
+        self._k_pools[block], self._v_pools[block] = write(
+            *pools, self._padded(block, pages), piece
+        )
+
+    def _kv_copy(self, block: int, *, is_write: bool) -> Callable[..., Any]:
+        num_layers = self._program.partition.blocks[block].num_layers
+        found = self._executables.find(KvCopySpec(num_layers, is_write))
+        assert found is not None, "asked without `can_copy_kv`"
+        return found
+
+    def _kv_piece_shape(self, block: int) -> tuple[int, ...]:
+        blocks = self._program.partition.blocks
+        return kv_piece_shape(self._program, blocks[block].num_layers)
+
+    def _padded(self, block: int, pages: Sequence[int]) -> npt.NDArray[np.int32]:
+        """The pages, and padding pages up to a whole piece."""
+        padded = np.full(self.kv_piece_pages(block), PADDING_PAGE, np.int32)
+        padded[: len(pages)] = pages
+        return padded
 
     def _bucket_for(self, batch: StepBatch) -> int:
         """The bucket of a batch that may come from another worker."""

@@ -13,6 +13,7 @@ from jscale.core.ids import SequenceId
 from jscale.engine.config import EngineConfig
 from jscale.engine.executables import ExecutableSet
 from jscale.engine.executor import StageExecutor
+from jscale.engine.kv_copy import kv_copy_specs
 from jscale.engine.pages import PagePool, page_map
 from jscale.engine.program import ModelProgram
 from jscale.engine.request import Request, SamplingParams
@@ -126,6 +127,7 @@ def rig(tmp_path_factory):
         program = ModelProgram.of(manifest, config)
         executables = ExecutableSet(program)
         executables.compile((*program.stage_specs(), *program.fused_specs()))
+        executables.compile(kv_copy_specs(program))
         return Rig(program, store, executables)
 
     return build

@@ -14,6 +14,7 @@ from jscale.engine.fingerprint import (
     fingerprint_digest,
     fingerprint_of,
 )
+from jscale.engine.kv_copy import kv_copy_specs
 
 FACTS = {"jaxlib": "0.10.2", "platform": "cpu"}
 
@@ -69,7 +70,12 @@ def test_executables_that_have_sorted_can_still_be_shipped(small, bundle, replic
 
 def test_what_was_shipped_can_be_passed_on(small, bundle):
     shipped = ExecutableSet(small.program)
-    for specs in (small.program.stage_specs(), small.program.fused_specs()):
+    program = small.program
+    for specs in (
+        program.stage_specs(),
+        program.fused_specs(),
+        kv_copy_specs(program),
+    ):
         shipped.load(opened(bundle), specs)
     assert shipped.to_bundle() == bundle
 

@@ -7,6 +7,7 @@ import jscale
 from jscale.checkpoint.convert import convert
 from jscale.engine.config import EngineConfig
 from jscale.engine.executables import ExecutableSet
+from jscale.engine.kv_copy import kv_copy_specs
 from jscale.engine.program import ModelProgram
 from jscale.store.block_store import BlockStore
 from tests.pipeline.cluster_in_process import World
@@ -29,6 +30,7 @@ def parts(bundled_store: Path) -> tuple[ModelProgram, ExecutableSet, BlockStore]
     program = ModelProgram.of(manifest, engine)
     executables = ExecutableSet(program)
     executables.compile((*program.stage_specs(), *program.fused_specs()))
+    executables.compile(kv_copy_specs(program))
     store = BlockStore(manifest)
     for block in range(manifest.num_blocks):
         store.load(block, bundled_store)
