@@ -1,12 +1,14 @@
 """A client of the public endpoint."""
 
 import contextlib
+import time
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, cast
 
 import grpc
 import msgspec
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from jscale.core.errors import (
     JscaleError,
@@ -16,14 +18,19 @@ from jscale.core.errors import (
 )
 from jscale.engine.request import SamplingParams
 from jscale.proto.v1 import jscale_pb2 as pb
-from jscale.proto.v1 import jscale_pb2_grpc as pb_grpc
+from jscale.server.endpoints import PAUSE_S, Endpoint, Endpoints, Resumption, is_broken
 from jscale.server.generation import Generation, Token
 
 __all__ = ["Client", "Generation", "Token"]
 
-OPTIONS = (("grpc.initial_reconnect_backoff_ms", 100),)
-SCALE_TIMEOUT_S = 10.0
-ABORT_TIMEOUT_S = 10.0
+UNARY_TIMEOUT_S = 10.0
+TRY_S = 1.0
+"""How long one of several gateways may take to say that it serves."""
+
+RESUME_TIMEOUT_S = 30.0
+"""A gateway that is started again answers after seconds, also where all are busy."""
+
+Answer = TypeVar("Answer")
 
 _ERRORS: dict[grpc.StatusCode, type[JscaleError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: RequestError,
@@ -34,13 +41,24 @@ _ERRORS: dict[grpc.StatusCode, type[JscaleError]] = {
 
 
 class Client:
-    """Speaks `jscale.v1` to the gateway at HOST:PORT. Any thread may use it."""
+    """Speaks `jscale.v1` to a gateway. Any thread may use it.
 
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._channel = grpc.insecure_channel(address, options=OPTIONS)
-        self._stub = pb_grpc.JscaleStub(self._channel)  # type: ignore[no-untyped-call]
-        self._health = health_pb2_grpc.HealthStub(self._channel)
+    A stream whose gateway is lost goes on where it was, at the next gateway that
+    answers, be it the same.
+    """
+
+    def __init__(
+        self, address: str, *, resume_timeout_s: float = RESUME_TIMEOUT_S
+    ) -> None:
+        """Connects when first used.
+
+        Args:
+          address: HOST:PORT of a gateway, or of several of one cluster, with commas
+            between: one is used until it is lost, then the next.
+          resume_timeout_s: how long a stream waits for a gateway at most.
+        """
+        self._resume_timeout_s = resume_timeout_s
+        self._endpoints = Endpoints(address)
 
     def __enter__(self) -> "Client":
         return self
@@ -52,6 +70,11 @@ class Client:
         trace: types.TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the gateway in use."""
+        return self._endpoints.current.address
 
     def generate(
         self,
@@ -100,7 +123,13 @@ class Client:
                 token_ids=token_ids,
                 sampling=pb.SamplingParameters(**msgspec.structs.asdict(sampling)),
             )
-        return Generation(self._stub.Generate(request), self._told)
+
+        def open_stream(endpoint: Endpoint, generated: Sequence[int]) -> Any:
+            del request.generated_ids[:]
+            request.generated_ids.extend(generated)
+            return endpoint.stub.Generate(request)
+
+        return Generation(open_stream, self._resumption(), self._told)
 
     def abort(self, request_id: str) -> bool:
         """Ends a running request; whether there was one of that id.
@@ -108,9 +137,10 @@ class Client:
         Raises:
           UnavailableError: the gateway is not there.
         """
-        with self._told():
-            request = pb.AbortRequest(request_id=request_id)
-            return bool(self._stub.Abort(request, timeout=ABORT_TIMEOUT_S).found)
+        request = pb.AbortRequest(request_id=request_id)
+        return self._ask(
+            lambda stub: bool(stub.Abort(request, timeout=UNARY_TIMEOUT_S).found)
+        )
 
     def scale_to(self, num_workers: int) -> int:
         """Asks for so many workers and returns at once how many were wanted before.
@@ -121,9 +151,11 @@ class Client:
         """
         with _written():
             request = pb.ScaleToRequest(num_workers=num_workers)
-        with self._told():
-            told = self._stub.ScaleTo(request, timeout=SCALE_TIMEOUT_S)
-            return int(told.num_workers_before)
+        return self._ask(
+            lambda stub: int(
+                stub.ScaleTo(request, timeout=UNARY_TIMEOUT_S).num_workers_before
+            )
+        )
 
     def status(self) -> pb.ModelStatusResponse:
         """The cluster now.
@@ -131,10 +163,13 @@ class Client:
         Raises:
           UnavailableError: the gateway is not there.
         """
-        with self._told():
-            request = pb.ModelStatusRequest(once=True)
-            status: pb.ModelStatusResponse = next(self._stub.ModelStatus(request))
-            return status
+        request = pb.ModelStatusRequest(once=True)
+        return self._ask(
+            lambda stub: cast(
+                pb.ModelStatusResponse,
+                next(stub.ModelStatus(request, timeout=UNARY_TIMEOUT_S)),
+            )
+        )
 
     def watch(
         self, *, interval_ms: int = 100, timeout_s: float | None = None
@@ -145,10 +180,20 @@ class Client:
           UnavailableError: the gateway is not there, or the time is over.
         """
         request = pb.ModelStatusRequest(interval_ms=interval_ms)
-        with self._told():
-            call = self._stub.ModelStatus(request, timeout=timeout_s)
+        resumption = self._resumption()
+        end_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = None if end_s is None else max(0.0, end_s - time.monotonic())
+            stub = resumption.endpoint().stub
+            call = stub.ModelStatus(request, timeout=left_s)
             try:
-                yield from call
+                for status in call:
+                    resumption.answered()
+                    yield status
+                return
+            except grpc.RpcError as error:
+                with self._told():
+                    resumption.broke(error)
             finally:
                 call.cancel()
 
@@ -158,24 +203,47 @@ class Client:
         Raises:
           UnavailableError: that is not so in time.
         """
-        request = health_pb2.HealthCheckRequest()
-        serving = health_pb2.HealthCheckResponse.SERVING
-        with self._told():
-            call = self._health.Watch(request, timeout=timeout_s, wait_for_ready=True)
-            try:
-                for answer in call:
-                    if answer.status == serving:
+        end_s = time.monotonic() + timeout_s
+        while True:
+            endpoint = self._endpoints.current
+            left_s = max(0.0, end_s - time.monotonic())
+            try_s = left_s if len(self._endpoints) == 1 else min(left_s, TRY_S)
+            with self._told(endpoint):
+                try:
+                    if _serves(endpoint, try_s):
+                        self._endpoints.has_answered = True
                         return
-            finally:
-                call.cancel()
-        raise UnavailableError(f"gateway {self.address} ended before it served")
+                except grpc.RpcError:
+                    if time.monotonic() >= end_s:
+                        raise
+            self._endpoints.leave(endpoint)
+            time.sleep(PAUSE_S)
 
     def close(self) -> None:
         """Ends every call of this client."""
-        self._channel.close()
+        self._endpoints.close()
+
+    def _resumption(self) -> Resumption:
+        return Resumption(self._endpoints, self._resume_timeout_s)
+
+    def _ask(self, call: Callable[[Any], Answer]) -> Answer:
+        """The answer of the gateway in use, or of the first other that is there."""
+        for is_last in [*[False] * (len(self._endpoints) - 1), True]:
+            endpoint = self._endpoints.current
+            try:
+                answer = call(endpoint.stub)
+            except grpc.RpcError as error:
+                if is_last or not is_broken(error):
+                    with self._told(endpoint):
+                        raise error
+                self._endpoints.leave(endpoint)
+            else:
+                self._endpoints.has_answered = True
+                return answer
+        raise AssertionError("the last gateway answers or fails")
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _told(self, endpoint: Endpoint | None = None) -> Iterator[None]:
         """Turns gRPC statuses into the errors that they were."""
         try:
             yield
@@ -189,8 +257,24 @@ class Client:
                 details += "start jscale-serve, or correct the address"
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 details = "no answer in time: see its log, or wait longer"
-            message = f"gateway {self.address}: {details}"
+            address = self.address if endpoint is None else endpoint.address
+            message = f"gateway {address}: {details}"
             raise known(details if known is RequestError else message) from error
+
+
+def _serves(endpoint: Endpoint, timeout_s: float) -> bool:
+    """Whether it serves before it ends.
+
+    Raises:
+      grpc.RpcError: neither is so in time, or it is lost.
+    """
+    request = health_pb2.HealthCheckRequest()
+    call = endpoint.health.Watch(request, timeout=timeout_s, wait_for_ready=True)
+    try:
+        serving = health_pb2.HealthCheckResponse.SERVING
+        return any(answer.status == serving for answer in call)
+    finally:
+        call.cancel()
 
 
 @contextlib.contextmanager

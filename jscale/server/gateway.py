@@ -19,12 +19,15 @@ from jscale.server.gateway_config import GatewayConfig
 from jscale.server.metrics import ServingMetrics
 from jscale.server.model_facts import ModelFacts
 from jscale.server.request_stream import RequestStream
-from jscale.server.requests import read_request
+from jscale.server.requests import read_generated, read_request
 from jscale.server.router import Router, RouterConfig
 from jscale.server.status_view import status_response
 
 TICK_S = 0.05
 """How often time is told to the router: half of the rest of a replica."""
+
+LOAD_TICKS = 2
+"""After so many ticks the manager hears of the load, if it changed."""
 
 NUM_WORKERS_MAX = 4096
 
@@ -61,14 +64,15 @@ class Gateway:
         self._numbers = itertools.count()
         self._replicas: dict[PipelineId, messages.Replica] = {}
         self._status: messages.StatusChanged | None = None
+        self._asked: tuple[int, int] | None = None
+        self._last_load: messages.LoadReported | None = None
         self._heads: dict[WorkerId, tuple[Link, asyncio.Task[None]]] = {}
         self._manager = Link(
             rpc.ATTACH_GATEWAY,
             config.manager_address,
             config.cluster_token,
             name="the manager",
-            hello=messages.GatewayHello(name),
-            on_attached=lambda: None,
+            on_attached=self._manager_attached,
             on_message=self._manager_said,
             on_lost=lambda _: None,
         )
@@ -125,11 +129,14 @@ class Gateway:
         number = next(self._numbers)
         sequence = SequenceId(f"{self._name}-{number}")
         name = asked.request_id or sequence
-        if name in self._running:
+        if name in self._running and not asked.generated_ids:
             raise RequestError(
                 f"request id {name!r} is running: choose another, or abort it first"
             )
         request = read_request(asked, self._facts, name)
+        generated = read_generated(asked, self._facts, request)
+        if generated:  # What still runs here of it, its client lost sight of.
+            self.abort(name)
         now_ns = self._now_ns()
         stream = RequestStream(
             sequence,
@@ -137,8 +144,9 @@ class Gateway:
             tokenizer=self._facts.tokenizer,
             eos_token_ids=self._facts.eos_token_ids,
             arrived_ns=now_ns,
+            generated=generated,
         )
-        decisions = self._router.submit(sequence, request, now_ns)
+        decisions = self._router.submit(sequence, request, now_ns, generated=generated)
         self._streams[sequence] = self._running[name] = stream
         self._idle.clear()
         self._carry_out(decisions)
@@ -179,7 +187,9 @@ class Gateway:
                 f"the manager at {self._manager.address} is not there: try again later"
             )
         self._manager.send(messages.ScaleTo(num_workers))
-        return self._status.num_workers_wanted
+        before = self._status.num_workers_wanted
+        self._asked = (before, num_workers)
+        return before
 
     def status(self) -> pb.ModelStatusResponse:
         """The cluster as people see it now."""
@@ -198,16 +208,36 @@ class Gateway:
         return response
 
     async def _tick(self) -> None:
-        while True:
+        for tick in itertools.count():
             self._carry_out(self._router.tick(self._now_ns()))
+            if tick % LOAD_TICKS == 0 and self._manager.is_attached:
+                self._report_load()
             await asyncio.sleep(TICK_S)
+
+    def _report_load(self) -> None:
+        load = self._router.load
+        if load != self._last_load:
+            self._last_load = load
+            self._manager.send(load)
+
+    def _manager_attached(self) -> None:
+        """Tells a manager, which may be a new one, what the last one wanted."""
+        status = self._status
+        wanted = None if status is None else status.num_workers_wanted
+        if self._asked is not None:  # The last one may never have heard of it.
+            _, wanted = self._asked
+        epoch = 0 if status is None else status.epoch
+        self._manager.send(messages.GatewayHello(self._name, wanted, epoch))
+        self._last_load = None
 
     def _manager_said(self, command: messages.GatewayCommand) -> None:
         match command:
             case messages.Refuse(reason):
                 raise UnavailableError(f"the manager refuses this gateway: {reason}")
-            case messages.StatusChanged():
+            case messages.StatusChanged(num_workers_wanted=wanted):
                 self._status = command
+                if self._asked is not None and wanted != self._asked[0]:
+                    self._asked = None
                 self._follow_heads()
             case messages.ReplicasChanged(opened, closed, is_snapshot):
                 if is_snapshot:

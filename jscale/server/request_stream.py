@@ -1,7 +1,7 @@
 """What a gateway has for one client."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from jscale.core.errors import JscaleError
 from jscale.core.ids import SequenceId
@@ -31,6 +31,7 @@ class RequestStream:
         tokenizer: Tokenizer | None,
         eos_token_ids: tuple[int, ...],
         arrived_ns: int,
+        generated: Sequence[int] = (),
     ) -> None:
         self.sequence = sequence
         self.request = request
@@ -44,6 +45,9 @@ class RequestStream:
             *sampling.stop_token_ids,
             *(() if sampling.ignore_eos else eos_token_ids),
         }
+        if self._detokenizer is not None:
+            for token in generated:  # Their text is told; a character may be half told.
+                self._detokenizer.add(token, is_last=False)
 
     def put(self, decision: Deliver | End | Fail) -> None:
         """The next of what the router decided for this request."""

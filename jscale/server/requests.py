@@ -61,6 +61,29 @@ def read_request(asked: pb.GenerateRequest, facts: ModelFacts, name: str) -> Req
     return Request(SequenceId(name), prompt_ids, fitting)
 
 
+def read_generated(
+    asked: pb.GenerateRequest, facts: ModelFacts, request: Request
+) -> tuple[int, ...]:
+    """The tokens that the client has already, from another gateway.
+
+    Raises:
+      RequestError: they cannot be of this request.
+    """
+    generated = tuple(asked.generated_ids)
+    if len(generated) > request.sampling.max_tokens:
+        raise RequestError(
+            f"generated_ids has {len(generated)} tokens and the request ends after "
+            f"{request.sampling.max_tokens}: give those of this very request"
+        )
+    for index, token in enumerate(generated):
+        if not 0 <= token < facts.vocab_size:
+            raise RequestError(
+                f"unknown token id {token} at index {index} of generated_ids: the "
+                f"vocabulary has ids 0 to {facts.vocab_size - 1}"
+            )
+    return generated
+
+
 def _prompt_ids(asked: pb.GenerateRequest, facts: ModelFacts) -> tuple[int, ...]:
     if asked.text and asked.token_ids:
         raise RequestError(

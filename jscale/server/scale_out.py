@@ -20,14 +20,19 @@ class ScaleOut:
     ) -> Iterator[pb.ModelStatusResponse]:
         """Holdings, pipelines and speed, until every worker runs the whole model.
 
-        The last status is that of the finished change.
+        The last status is that of the finished change. Manager and gateway may be
+        lost and come back meanwhile.
 
         Raises:
           UnavailableError: the gateway is gone, another number is wanted meanwhile, or
             the time is over.
         """
-        seen = False
+        seen, epoch = False, 0
         for status in self._client.watch(interval_ms=interval_ms, timeout_s=timeout_s):
+            if not status.block_sizes_bytes:
+                continue  # A gateway that has just begun: the manager told it nothing.
+            if status.manager_epoch != epoch:  # It will hear of what is wanted.
+                seen, epoch = False, status.manager_epoch
             wanted = status.num_workers_wanted
             if seen and wanted != self.num_workers:
                 raise UnavailableError(

@@ -15,6 +15,7 @@ from jscale.core.errors import (
 )
 from jscale.proto.v1 import jscale_pb2 as pb
 from jscale.proto.v1 import jscale_pb2_grpc as pb_grpc
+from jscale.server.endpoints import FINAL_KEY
 from jscale.server.gateway import Gateway
 
 STATUS_INTERVAL_MS = 100
@@ -42,11 +43,12 @@ class Servicer(pb_grpc.JscaleServicer):
         """Writes tokens as they are made; ends the request when the client goes."""
         async with _told_to(context):
             stream = self._gateway.generate(request)
-            try:
+        try:
+            async with _told_to(context, is_final=True):
                 async for response in stream.responses():
                     await context.write(response)
-            finally:
-                self._gateway.forget(stream)
+        finally:
+            self._gateway.forget(stream)
 
     async def Abort(  # noqa: N802
         self, request: pb.AbortRequest, context: Any
@@ -88,10 +90,11 @@ class Servicer(pb_grpc.JscaleServicer):
 
 
 @contextlib.asynccontextmanager
-async def _told_to(context: Any) -> AsyncIterator[None]:
-    """Tells the client of an error in its own terms."""
+async def _told_to(context: Any, *, is_final: bool = False) -> AsyncIterator[None]:
+    """Tells the client of an error in its own terms, and whether to go elsewhere."""
     try:
         yield
     except JscaleError as error:
         code = STATUS_CODES.get(type(error), grpc.StatusCode.INTERNAL)
-        await context.abort(code, str(error))
+        mark = ((FINAL_KEY, "true"),) if is_final else ()
+        await context.abort(code, str(error), mark)

@@ -53,4 +53,5 @@ def status_response(
             for spec in status.pipelines
         ],
         note=status.note,
+        manager_epoch=status.epoch,
     )

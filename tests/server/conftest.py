@@ -48,24 +48,29 @@ class FakeManager:
     """Tells gateways what the test tells it."""
 
     def __init__(self):
+        self.hellos = asyncio.Queue()
+        self.loads = asyncio.Queue()
         self.reports = asyncio.Queue()
         self._writes = []
         self._last = {}
 
     async def serve(self, incoming, write):
-        assert isinstance(await anext(incoming), messages.GatewayHello)
+        hello = await anext(incoming)
+        assert isinstance(hello, messages.GatewayHello)
+        self.hellos.put_nowait(hello)
         for command in self._last.values():
             await write(command)
         self._writes.append(write)
         async for report in incoming:
-            self.reports.put_nowait(report)
+            is_load = isinstance(report, messages.LoadReported)
+            (self.loads if is_load else self.reports).put_nowait(report)
 
     async def tell(self, command):
         self._last[type(command)] = command
         for write in self._writes:
             await write(command)
 
-    async def tell_replicas(self, *replicas, phase="LOCAL"):
+    async def tell_replicas(self, *replicas, phase="LOCAL", epoch=0):
         heads = {replica.head for replica in replicas}
         await self.tell(messages.ReplicasChanged(replicas, is_snapshot=True))
         await self.tell(
@@ -85,6 +90,7 @@ class FakeManager:
                     )
                     for replica in replicas
                 ),
+                epoch=epoch,
             )
         )
 

@@ -211,6 +211,14 @@ BAD = {
         "request_id of 257 characters: give at most 256, or none",
     ),
     "negative": ({"token_ids": [-1]}, "unknown token id -1 at position 0"),
+    "longer": (
+        {"token_ids": [1], "generated_ids": [3] * 129},
+        "generated_ids has 129 tokens and the request ends after 63: give those of",
+    ),
+    "strange": (
+        {"token_ids": [1], "generated_ids": [3, 512]},
+        "unknown token id 512 at index 1 of generated_ids",
+    ),
 }
 BAD_SAMPLING = {
     "temperature": -1.0,

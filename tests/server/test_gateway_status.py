@@ -1,14 +1,16 @@
 """What the gateway tells of itself and the cluster, and asks of the manager."""
 
 import asyncio
+import contextlib
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from jscale.cluster import messages
+from jscale.cluster import messages, rpc
 from jscale.core.errors import UnavailableError
 from jscale.proto.v1 import jscale_pb2 as pb
+from tests.server.conftest import FakeManager, served
 
 PROMPT = [104, 105]
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -62,6 +64,47 @@ def test_scale_to_reaches_the_manager(stage, tools):
         )
         assert code is tools.StatusCode.INVALID_ARGUMENT
         assert details == "num_workers=-1: give 0 to 4096"
+
+    stage(play)
+
+
+def test_the_next_manager_hears_what_the_last_one_wanted(stage):
+    async def play(stage):
+        async with contextlib.AsyncExitStack() as stack:
+            first = FakeManager()
+            stage.manager_address = await stack.enter_async_context(
+                served(rpc.ATTACH_GATEWAY, first.serve)
+            )
+            head = await stage.start_head("w0")
+            await stage.start_gateway()
+            hello = await first.hellos.get()
+            assert (hello.num_workers_wanted, hello.wanted_epoch) == (None, 0)
+            await first.tell_replicas(head.replica(), epoch=7)
+            await health_is(stage, SERVING)
+            await stage.stub.ScaleTo(pb.ScaleToRequest(num_workers=3))
+            assert await first.reports.get() == messages.ScaleTo(3)
+        await stage.start_manager(stage.manager_address)
+        hello = await stage.manager.hellos.get()
+        assert (hello.num_workers_wanted, hello.wanted_epoch) == (3, 7)
+
+    stage(play)
+
+
+def test_the_manager_hears_of_the_load_when_it_changes(stage):
+    async def play(stage):
+        (head,) = await ready(stage, "w0")
+        load = await stage.manager.loads.get()
+        assert (load.num_arrived, load.num_running) == (0, 0)
+        head.tokens_at_once = 2
+        call = stage.stub.Generate(ask(5))
+        while load.num_tokens < 2:
+            load = await stage.manager.loads.get()
+        assert (load.num_arrived, load.num_running, load.num_finished) == (1, 1, 0)
+        assert (load.num_waiting, load.prompt_tokens) == (0, len(PROMPT))
+        call.cancel()
+        while not load.num_finished:
+            load = await stage.manager.loads.get()
+        assert load.num_running == 0
 
     stage(play)
 

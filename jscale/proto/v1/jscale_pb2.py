@@ -24,45 +24,45 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cjscale/proto/v1/jscale.proto\x12\tjscale.v1\"w\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12/\n\x08sampling\x18\x04 \x01(\x0b\x32\x1d.jscale.v1.SamplingParameters\"\xb8\x01\n\x12SamplingParameters\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x17\n\nmax_tokens\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x16\n\x0estop_token_ids\x18\x06 \x03(\x05\x12\x12\n\nignore_eos\x18\x07 \x01(\x08\x42\x08\n\x06_top_pB\r\n\x0b_max_tokens\"\x8f\x01\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12 \n\x06tokens\x18\x02 \x03(\x0b\x32\x10.jscale.v1.Token\x12.\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x17.jscale.v1.FinishReason\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x05\"A\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\x12\r\n\x05index\x18\x04 \x01(\x05\"\"\n\x0c\x41\x62ortRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x1e\n\rAbortResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\"7\n\x12ModelStatusRequest\x12\x13\n\x0binterval_ms\x18\x01 \x01(\x05\x12\x0c\n\x04once\x18\x02 \x01(\x08\"\xe0\x01\n\x13ModelStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x19\n\x11\x62lock_sizes_bytes\x18\x02 \x03(\x03\x12\x1a\n\x12num_workers_wanted\x18\x03 \x01(\x05\x12(\n\x07workers\x18\x04 \x03(\x0b\x32\x17.jscale.v1.WorkerStatus\x12&\n\tpipelines\x18\x05 \x03(\x0b\x32\x13.jscale.v1.Pipeline\x12#\n\x07serving\x18\x06 \x01(\x0b\x32\x12.jscale.v1.Serving\x12\x0c\n\x04note\x18\x07 \x01(\t\"\x90\x01\n\x0cWorkerStatus\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x1f\n\x05phase\x18\x02 \x01(\x0e\x32\x10.jscale.v1.Phase\x12\x0e\n\x06\x62locks\x18\x03 \x03(\x05\x12\x16\n\x0ereceived_bytes\x18\x04 \x01(\x03\x12\x13\n\x0b\x62ytes_per_s\x18\x05 \x01(\x01\x12\x12\n\nnum_tokens\x18\x06 \x01(\x03\"_\n\x08Pipeline\x12\n\n\x02id\x18\x01 \x01(\x03\x12 \n\x06stages\x18\x02 \x03(\x0b\x32\x10.jscale.v1.Stage\x12\x13\n\x0bnum_running\x18\x03 \x01(\x05\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\x05\"@\n\x05Stage\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0b\x66irst_block\x18\x02 \x01(\x05\x12\x12\n\nnum_blocks\x18\x03 \x01(\x05\"\xb5\x01\n\x07Serving\x12\x12\n\nnum_queued\x18\x01 \x01(\x05\x12\x13\n\x0bnum_running\x18\x02 \x01(\x05\x12\x14\n\x0cnum_finished\x18\x03 \x01(\x03\x12\x17\n\x0fnum_handed_over\x18\x04 \x01(\x03\x12\x12\n\nnum_tokens\x18\x05 \x01(\x03\x12\x14\n\x0ctokens_per_s\x18\x06 \x01(\x01\x12\x13\n\x0bttft_p50_ms\x18\x07 \x01(\x01\x12\x13\n\x0bttft_p90_ms\x18\x08 \x01(\x01\"%\n\x0eScaleToRequest\x12\x13\n\x0bnum_workers\x18\x01 \x01(\x05\"-\n\x0fScaleToResponse\x12\x1a\n\x12num_workers_before\x18\x01 \x01(\x05*|\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03*j\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_LOADING\x10\x01\x12\x13\n\x0fPHASE_PIPELINED\x10\x02\x12\x0f\n\x0bPHASE_LOCAL\x10\x03\x12\x11\n\rPHASE_LEAVING\x10\x04\x32\x9d\x02\n\x06Jscale\x12\x45\n\x08Generate\x12\x1a.jscale.v1.GenerateRequest\x1a\x1b.jscale.v1.GenerateResponse0\x01\x12:\n\x05\x41\x62ort\x12\x17.jscale.v1.AbortRequest\x1a\x18.jscale.v1.AbortResponse\x12N\n\x0bModelStatus\x12\x1d.jscale.v1.ModelStatusRequest\x1a\x1e.jscale.v1.ModelStatusResponse0\x01\x12@\n\x07ScaleTo\x12\x19.jscale.v1.ScaleToRequest\x1a\x1a.jscale.v1.ScaleToResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cjscale/proto/v1/jscale.proto\x12\tjscale.v1\"\x8e\x01\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12/\n\x08sampling\x18\x04 \x01(\x0b\x32\x1d.jscale.v1.SamplingParameters\x12\x15\n\rgenerated_ids\x18\x05 \x03(\x05\"\xb8\x01\n\x12SamplingParameters\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x17\n\nmax_tokens\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x16\n\x0estop_token_ids\x18\x06 \x03(\x05\x12\x12\n\nignore_eos\x18\x07 \x01(\x08\x42\x08\n\x06_top_pB\r\n\x0b_max_tokens\"\x8f\x01\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12 \n\x06tokens\x18\x02 \x03(\x0b\x32\x10.jscale.v1.Token\x12.\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x17.jscale.v1.FinishReason\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x05\"A\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\x12\r\n\x05index\x18\x04 \x01(\x05\"\"\n\x0c\x41\x62ortRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x1e\n\rAbortResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\"7\n\x12ModelStatusRequest\x12\x13\n\x0binterval_ms\x18\x01 \x01(\x05\x12\x0c\n\x04once\x18\x02 \x01(\x08\"\xf7\x01\n\x13ModelStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x19\n\x11\x62lock_sizes_bytes\x18\x02 \x03(\x03\x12\x1a\n\x12num_workers_wanted\x18\x03 \x01(\x05\x12(\n\x07workers\x18\x04 \x03(\x0b\x32\x17.jscale.v1.WorkerStatus\x12&\n\tpipelines\x18\x05 \x03(\x0b\x32\x13.jscale.v1.Pipeline\x12#\n\x07serving\x18\x06 \x01(\x0b\x32\x12.jscale.v1.Serving\x12\x0c\n\x04note\x18\x07 \x01(\t\x12\x15\n\rmanager_epoch\x18\x08 \x01(\x03\"\x90\x01\n\x0cWorkerStatus\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x1f\n\x05phase\x18\x02 \x01(\x0e\x32\x10.jscale.v1.Phase\x12\x0e\n\x06\x62locks\x18\x03 \x03(\x05\x12\x16\n\x0ereceived_bytes\x18\x04 \x01(\x03\x12\x13\n\x0b\x62ytes_per_s\x18\x05 \x01(\x01\x12\x12\n\nnum_tokens\x18\x06 \x01(\x03\"_\n\x08Pipeline\x12\n\n\x02id\x18\x01 \x01(\x03\x12 \n\x06stages\x18\x02 \x03(\x0b\x32\x10.jscale.v1.Stage\x12\x13\n\x0bnum_running\x18\x03 \x01(\x05\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\x05\"@\n\x05Stage\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0b\x66irst_block\x18\x02 \x01(\x05\x12\x12\n\nnum_blocks\x18\x03 \x01(\x05\"\xb5\x01\n\x07Serving\x12\x12\n\nnum_queued\x18\x01 \x01(\x05\x12\x13\n\x0bnum_running\x18\x02 \x01(\x05\x12\x14\n\x0cnum_finished\x18\x03 \x01(\x03\x12\x17\n\x0fnum_handed_over\x18\x04 \x01(\x03\x12\x12\n\nnum_tokens\x18\x05 \x01(\x03\x12\x14\n\x0ctokens_per_s\x18\x06 \x01(\x01\x12\x13\n\x0bttft_p50_ms\x18\x07 \x01(\x01\x12\x13\n\x0bttft_p90_ms\x18\x08 \x01(\x01\"%\n\x0eScaleToRequest\x12\x13\n\x0bnum_workers\x18\x01 \x01(\x05\"-\n\x0fScaleToResponse\x12\x1a\n\x12num_workers_before\x18\x01 \x01(\x05*|\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03*j\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_LOADING\x10\x01\x12\x13\n\x0fPHASE_PIPELINED\x10\x02\x12\x0f\n\x0bPHASE_LOCAL\x10\x03\x12\x11\n\rPHASE_LEAVING\x10\x04\x32\x9d\x02\n\x06Jscale\x12\x45\n\x08Generate\x12\x1a.jscale.v1.GenerateRequest\x1a\x1b.jscale.v1.GenerateResponse0\x01\x12:\n\x05\x41\x62ort\x12\x17.jscale.v1.AbortRequest\x1a\x18.jscale.v1.AbortResponse\x12N\n\x0bModelStatus\x12\x1d.jscale.v1.ModelStatusRequest\x1a\x1e.jscale.v1.ModelStatusResponse0\x01\x12@\n\x07ScaleTo\x12\x19.jscale.v1.ScaleToRequest\x1a\x1a.jscale.v1.ScaleToResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'jscale.proto.v1.jscale_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=1496
-  _globals['_FINISHREASON']._serialized_end=1620
-  _globals['_PHASE']._serialized_start=1622
-  _globals['_PHASE']._serialized_end=1728
-  _globals['_GENERATEREQUEST']._serialized_start=43
-  _globals['_GENERATEREQUEST']._serialized_end=162
-  _globals['_SAMPLINGPARAMETERS']._serialized_start=165
-  _globals['_SAMPLINGPARAMETERS']._serialized_end=349
-  _globals['_GENERATERESPONSE']._serialized_start=352
-  _globals['_GENERATERESPONSE']._serialized_end=495
-  _globals['_TOKEN']._serialized_start=497
-  _globals['_TOKEN']._serialized_end=562
-  _globals['_ABORTREQUEST']._serialized_start=564
-  _globals['_ABORTREQUEST']._serialized_end=598
-  _globals['_ABORTRESPONSE']._serialized_start=600
-  _globals['_ABORTRESPONSE']._serialized_end=630
-  _globals['_MODELSTATUSREQUEST']._serialized_start=632
-  _globals['_MODELSTATUSREQUEST']._serialized_end=687
-  _globals['_MODELSTATUSRESPONSE']._serialized_start=690
-  _globals['_MODELSTATUSRESPONSE']._serialized_end=914
-  _globals['_WORKERSTATUS']._serialized_start=917
-  _globals['_WORKERSTATUS']._serialized_end=1061
-  _globals['_PIPELINE']._serialized_start=1063
-  _globals['_PIPELINE']._serialized_end=1158
-  _globals['_STAGE']._serialized_start=1160
-  _globals['_STAGE']._serialized_end=1224
-  _globals['_SERVING']._serialized_start=1227
-  _globals['_SERVING']._serialized_end=1408
-  _globals['_SCALETOREQUEST']._serialized_start=1410
-  _globals['_SCALETOREQUEST']._serialized_end=1447
-  _globals['_SCALETORESPONSE']._serialized_start=1449
-  _globals['_SCALETORESPONSE']._serialized_end=1494
-  _globals['_JSCALE']._serialized_start=1731
-  _globals['_JSCALE']._serialized_end=2016
+  _globals['_FINISHREASON']._serialized_start=1543
+  _globals['_FINISHREASON']._serialized_end=1667
+  _globals['_PHASE']._serialized_start=1669
+  _globals['_PHASE']._serialized_end=1775
+  _globals['_GENERATEREQUEST']._serialized_start=44
+  _globals['_GENERATEREQUEST']._serialized_end=186
+  _globals['_SAMPLINGPARAMETERS']._serialized_start=189
+  _globals['_SAMPLINGPARAMETERS']._serialized_end=373
+  _globals['_GENERATERESPONSE']._serialized_start=376
+  _globals['_GENERATERESPONSE']._serialized_end=519
+  _globals['_TOKEN']._serialized_start=521
+  _globals['_TOKEN']._serialized_end=586
+  _globals['_ABORTREQUEST']._serialized_start=588
+  _globals['_ABORTREQUEST']._serialized_end=622
+  _globals['_ABORTRESPONSE']._serialized_start=624
+  _globals['_ABORTRESPONSE']._serialized_end=654
+  _globals['_MODELSTATUSREQUEST']._serialized_start=656
+  _globals['_MODELSTATUSREQUEST']._serialized_end=711
+  _globals['_MODELSTATUSRESPONSE']._serialized_start=714
+  _globals['_MODELSTATUSRESPONSE']._serialized_end=961
+  _globals['_WORKERSTATUS']._serialized_start=964
+  _globals['_WORKERSTATUS']._serialized_end=1108
+  _globals['_PIPELINE']._serialized_start=1110
+  _globals['_PIPELINE']._serialized_end=1205
+  _globals['_STAGE']._serialized_start=1207
+  _globals['_STAGE']._serialized_end=1271
+  _globals['_SERVING']._serialized_start=1274
+  _globals['_SERVING']._serialized_end=1455
+  _globals['_SCALETOREQUEST']._serialized_start=1457
+  _globals['_SCALETOREQUEST']._serialized_end=1494
+  _globals['_SCALETORESPONSE']._serialized_start=1496
+  _globals['_SCALETORESPONSE']._serialized_end=1541
+  _globals['_JSCALE']._serialized_start=1778
+  _globals['_JSCALE']._serialized_end=2063
 # @@protoc_insertion_point(module_scope)

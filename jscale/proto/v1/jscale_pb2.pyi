@@ -32,16 +32,18 @@ PHASE_LOCAL: Phase
 PHASE_LEAVING: Phase
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("request_id", "text", "token_ids", "sampling")
+    __slots__ = ("request_id", "text", "token_ids", "sampling", "generated_ids")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_IDS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     text: str
     token_ids: _containers.RepeatedScalarFieldContainer[int]
     sampling: SamplingParameters
-    def __init__(self, request_id: _Optional[str] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[SamplingParameters, _Mapping]] = ...) -> None: ...
+    generated_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, request_id: _Optional[str] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[SamplingParameters, _Mapping]] = ..., generated_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SamplingParameters(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "seed", "max_tokens", "stop_token_ids", "ignore_eos")
@@ -106,7 +108,7 @@ class ModelStatusRequest(_message.Message):
     def __init__(self, interval_ms: _Optional[int] = ..., once: bool = ...) -> None: ...
 
 class ModelStatusResponse(_message.Message):
-    __slots__ = ("model", "block_sizes_bytes", "num_workers_wanted", "workers", "pipelines", "serving", "note")
+    __slots__ = ("model", "block_sizes_bytes", "num_workers_wanted", "workers", "pipelines", "serving", "note", "manager_epoch")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     BLOCK_SIZES_BYTES_FIELD_NUMBER: _ClassVar[int]
     NUM_WORKERS_WANTED_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +116,7 @@ class ModelStatusResponse(_message.Message):
     PIPELINES_FIELD_NUMBER: _ClassVar[int]
     SERVING_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
+    MANAGER_EPOCH_FIELD_NUMBER: _ClassVar[int]
     model: str
     block_sizes_bytes: _containers.RepeatedScalarFieldContainer[int]
     num_workers_wanted: int
@@ -121,7 +124,8 @@ class ModelStatusResponse(_message.Message):
     pipelines: _containers.RepeatedCompositeFieldContainer[Pipeline]
     serving: Serving
     note: str
-    def __init__(self, model: _Optional[str] = ..., block_sizes_bytes: _Optional[_Iterable[int]] = ..., num_workers_wanted: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., pipelines: _Optional[_Iterable[_Union[Pipeline, _Mapping]]] = ..., serving: _Optional[_Union[Serving, _Mapping]] = ..., note: _Optional[str] = ...) -> None: ...
+    manager_epoch: int
+    def __init__(self, model: _Optional[str] = ..., block_sizes_bytes: _Optional[_Iterable[int]] = ..., num_workers_wanted: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., pipelines: _Optional[_Iterable[_Union[Pipeline, _Mapping]]] = ..., serving: _Optional[_Union[Serving, _Mapping]] = ..., note: _Optional[str] = ..., manager_epoch: _Optional[int] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("worker", "phase", "blocks", "received_bytes", "bytes_per_s", "num_tokens")
