@@ -1,17 +1,14 @@
 """What the manager decides, each as a pure function over its records."""
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from jscale.cluster.records import PipelineRecord, TransferRecord, WorkerRecord
 from jscale.core.ids import PipelineId, WorkerId
 from jscale.engine.config import EngineConfig
-from jscale.plan.execution import (
-    ExecutionPipeline,
-    ExecutionPolicy,
-    Holdings,
-    propose,
-)
+from jscale.plan.execution import ExecutionPipeline, Holdings, PipelinePolicy
+from jscale.plan.execution_policy import ExecutionPolicy
 
 GRACE_NS = 3_000_000_000
 """How long a target waits for others that were started with it, so that one multicast
@@ -108,7 +105,7 @@ def choose_pipelines(
     pipelines: Iterable[PipelineRecord],
     *,
     num_blocks: int,
-    policy: ExecutionPolicy,
+    policy: PipelinePolicy,
     now_ns: int,
     only_complete: bool = False,
 ) -> list[PipelineChoice]:
@@ -118,21 +115,22 @@ def choose_pipelines(
     pipeline has just failed wait a moment for the next.
     """
     able = {
-        record.worker: record.blocks
+        record.worker: record.blocks if record.has_executables else frozenset()
         for record in workers.values()
-        if record.has_executables
-        and not record.is_leaving
-        and record.blocks
+        if not record.is_leaving
         and (is_complete(record, num_blocks) or not only_complete)
     }
     current = {r.pipeline: r for r in pipelines if not r.is_closing}
-    proposed = propose(
-        Holdings(able, num_blocks), policy=policy, current=tuple(current)
-    )
+    proposed = policy.propose(Holdings(able, num_blocks), tuple(current))
+    serving: dict[WorkerId, dict[PipelineId, PipelineRecord]] = defaultdict(dict)
+    for record in current.values():
+        for worker in record.serves:
+            serving[worker][record.spec.pipeline] = record
     chosen = []
     for pipeline in proposed:
         serves = beneficiaries(pipeline, able, num_blocks)
-        rivals = [record for record in current.values() if record.serves & serves]
+        found = {id_: r for w in serves for id_, r in serving.get(w, {}).items()}
+        rivals = [found[id_] for id_ in sorted(found)]
         if any(workers[worker].no_pipeline_before_ns > now_ns for worker in serves):
             continue
         if pipeline not in current and all(record.is_open for record in rivals):

@@ -27,7 +27,8 @@ from jscale.cluster.pipeline_book import PipelineBook
 from jscale.cluster.records import PipelineRecord, TransferRecord, WorkerRecord
 from jscale.cluster.status import describe_replicas, describe_status
 from jscale.core.ids import PipelineId, PlanId, WorkerId, first_id
-from jscale.plan.execution import ExecutionPolicy
+from jscale.plan.execution import PipelinePolicy
+from jscale.plan.execution_policy import ExecutionPolicy
 
 RETRY_NS = 500_000_000
 """How long a worker whose transfer or pipeline failed waits for the next try."""
@@ -40,7 +41,7 @@ RELOAD_NS = 5_000_000_000
 class ManagerPolicy:
     """How the manager chooses."""
 
-    execution: ExecutionPolicy = dataclasses.field(default_factory=ExecutionPolicy)
+    execution: PipelinePolicy = dataclasses.field(default_factory=ExecutionPolicy)
     multicast_kind: str = "binomial"
     executes_while_loading: bool = True
 

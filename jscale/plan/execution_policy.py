@@ -1,0 +1,157 @@
+"""jscale's choice of pipelines: sources are stages, and re-cuts must be worth it."""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+
+from jscale.core.ids import WorkerId
+from jscale.plan.execution import ExecutionPipeline, Holdings, PipelinePolicy
+from jscale.plan.helping import HelpedTargets, newest_for_each_target, pipeline_of
+from jscale.plan.sharing import covers
+
+
+@dataclasses.dataclass(frozen=True)
+class ExecutionPolicy(PipelinePolicy):
+    """How far sources are shared, and how eagerly pipelines are re-cut."""
+
+    max_pipelines_per_worker: int = 4
+    """Non-local pipelines that a complete worker takes part in, at most: each holds KV
+    pages there."""
+
+    max_targets_per_pipeline: int = 8
+    """Targets of a pipeline, at most: each adds a hop per token."""
+
+    recut_growth: float = 1.5
+    """How many times as many blocks targets must run after a re-cut: `worth_recut`."""
+
+    merged_share: float = 0.25
+    """What each further micro-batch adds to a step, as a share of a step alone: 0 where
+    reading the weights takes all the time, 1 where computing rows does."""
+
+    sequences_per_replica: int = 16
+    """What a local replica decodes together. While all sequences fit into local
+    replicas, nobody needs more pipelines."""
+
+    def __post_init__(self) -> None:
+        assert self.max_pipelines_per_worker >= 0, self
+        assert self.max_targets_per_pipeline >= 2, self
+        assert self.recut_growth >= 1, self
+        assert 0 <= self.merged_share <= 1, self
+        assert self.sequences_per_replica >= 1, self
+
+    def propose(
+        self,
+        holdings: Holdings,
+        current: Sequence[ExecutionPipeline] = (),
+        *,
+        num_sequences: int | None = None,
+    ) -> tuple[ExecutionPipeline, ...]:
+        """Every pipeline that should be open now; those to keep are among them.
+
+        A complete worker serves alone, and besides as a source. A target takes part in
+        one pipeline: with other targets where together they hold the model, so that
+        sources are left to themselves; else with a source that runs what is missing,
+        so that one block is enough to help. What a source runs for its targets is cut
+        alike, so that it runs in one step (`helping`). Nothing is re-cut unless
+        `worth_recut`. A target waits that would make its source slower, or for which
+        no source may take on more.
+
+        With 4 blocks, w0 complete and w1 holding blocks 0 and 1, the pipelines are
+        `w0[0-3]` and `w1[0-1] → w0[2-3]`. Takes time in proportion to the workers.
+        """
+        sources = holdings.complete_workers
+        local = [ExecutionPipeline.local(w, holdings.num_blocks) for w in sources]
+        running = [p for p in current if not p.is_local and holdings.can_run(p)]
+        room = self.sequences_per_replica * len(sources)
+        if num_sequences is not None and num_sequences <= room:
+            return (*local, *newest_for_each_target(running, holdings))
+        joined = self._join_targets(holdings, running)
+        taken = {worker for pipeline in joined for worker in pipeline.workers}
+        helped = HelpedTargets(
+            holdings,
+            max_pipelines_per_worker=self.max_pipelines_per_worker,
+            max_targets_per_pipeline=self.max_targets_per_pipeline,
+            recut_growth=self.recut_growth,
+            merged_share=self.merged_share,
+        )
+        helped.keep(running, taken)
+        helped.improve()
+        return (*local, *joined, *helped.pipelines())
+
+    def _join_targets(
+        self, holdings: Holdings, running: Sequence[ExecutionPipeline]
+    ) -> list[ExecutionPipeline]:
+        """Pipelines of targets alone; those that run already stay as they are."""
+        sources = frozenset(holdings.complete_workers)
+        joined = newest_for_each_target(
+            [p for p in running if sources.isdisjoint(p.workers)], holdings
+        )
+        taken = {worker for pipeline in joined for worker in pipeline.workers}
+        rivals: dict[WorkerId, list[ExecutionPipeline]] = defaultdict(list)
+        for pipeline in running:
+            for worker in pipeline.workers:
+                if worker not in sources:
+                    rivals[worker].append(pipeline)
+        free = [w for w in holdings.partial_workers if w not in taken]
+        for team in covers(
+            holdings.masks, free, holdings.num_blocks, self.max_targets_per_pipeline
+        ):
+            pipeline = pipeline_of(holdings, team)
+            if all(
+                worth_recut(rival, pipeline, policy=self, sources=sources)
+                for worker in team
+                for rival in rivals[worker]
+            ):
+                joined.append(pipeline)
+        return joined
+
+
+DEFAULT_POLICY = ExecutionPolicy()
+
+
+def worth_recut(
+    current: ExecutionPipeline,
+    proposed: ExecutionPipeline,
+    *,
+    policy: ExecutionPolicy = DEFAULT_POLICY,
+    sources: Collection[WorkerId] = (),
+) -> bool:
+    """Whether to close one pipeline for another: local, or targets run g× as much.
+
+    Cost model. A re-cut makes live sequences recompute their KV: c seconds of a
+    target's time. In return the target does more of each token's work, in proportion
+    to the blocks it runs. If blocks arrive evenly over the load time T and a re-cut is
+    made whenever the share has grown g-fold, then n blocks take log_g(n) re-cuts, and
+    between two of them the target runs, on average, 2/(1 + g) of what it holds. As it
+    holds half the model on average, the loss in seconds of a target's time is
+
+        c · ln n / ln g  +  T/2 · (g − 1)/(g + 1).
+
+    For n = 8, g = 1.5 is better than 1.25 once c > 1.1 % of T, and better than 2 until
+    c > 3.1 % of T: re-cuts at 1, 2, 3, 5 and 8 blocks. Recomputing a few hundred tokens
+    takes 20 to 100 ms where loading takes 2 to 10 s, so g = 1.5.
+
+    Args:
+      current: what is open.
+      proposed: what would serve the same targets instead.
+      policy: gives g, `recut_growth`.
+      sources: complete workers: what they run does not count, so that targets which
+        can do without them are seen to do more. If none are named, any worker's share
+        may grow.
+    """
+    if proposed.is_local:
+        return not current.is_local
+
+    def grows(before: int, after: int) -> bool:
+        return before > 0 and after >= before * policy.recut_growth
+
+    def num_blocks_of_targets(pipeline: ExecutionPipeline) -> int:
+        return sum(s.num_blocks for s in pipeline.stages if s.worker not in sources)
+
+    if grows(num_blocks_of_targets(current), num_blocks_of_targets(proposed)):
+        return True
+    return any(
+        grows(current.num_blocks_of(worker), proposed.num_blocks_of(worker))
+        for worker in current.workers
+        if worker not in sources
+    )
