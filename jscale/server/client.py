@@ -18,7 +18,7 @@ from jscale.core.errors import (
 )
 from jscale.engine.request import SamplingParams
 from jscale.proto.v1 import jscale_pb2 as pb
-from jscale.server.endpoints import PAUSE_S, Endpoint, Endpoints, Resumption, is_broken
+from jscale.server.endpoints import PAUSE_S, Endpoint, Endpoints, Resumption
 from jscale.server.generation import Generation, Token
 
 __all__ = ["Client", "Generation", "Token"]
@@ -233,7 +233,7 @@ class Client:
             try:
                 answer = call(endpoint.stub)
             except grpc.RpcError as error:
-                if is_last or not is_broken(error):
+                if is_last or not self._endpoints.is_worth_another(error):
                     with self._told(endpoint):
                         raise error
                 self._endpoints.leave(endpoint)

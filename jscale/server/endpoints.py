@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Sequence
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -11,8 +10,13 @@ from jscale.core.errors import ConfigError
 from jscale.proto.v1 import jscale_pb2_grpc as pb_grpc
 
 FINAL_KEY = "jscale-final"
-"""Trailing metadata of an error that is not for want of this gateway: to ask another
-would be of no use."""
+"""Trailing metadata of an error that a gateway decided: of no use is to ask again…"""
+
+HERE = "here"
+"""… this gateway, for it is leaving."""
+
+EVERYWHERE = "everywhere"
+"""… any gateway."""
 
 OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -76,6 +80,12 @@ class Endpoints:
             if self.current is endpoint:
                 self._index = (self._index + 1) % len(self._all)
 
+    def is_worth_another(self, error: grpc.RpcError) -> bool:
+        """Whether a gateway may answer where one failed so."""
+        metadata = dict(error.trailing_metadata() or ())
+        others = {None} if len(self._all) == 1 else {None, HERE}
+        return error.code() in _BROKEN and metadata.get(FINAL_KEY) in others
+
     def close(self) -> None:
         """Ends every call."""
         self.is_closed = True
@@ -132,7 +142,7 @@ class Resumption:
         all_tried = self._num_broken >= len(self._endpoints)
         if (
             self._endpoints.is_closed
-            or not is_broken(error)
+            or not self._endpoints.is_worth_another(error)
             or (all_tried and not self._endpoints.has_answered)
             or now_s > self._deadline_s
         ):
@@ -140,9 +150,3 @@ class Resumption:
         self._endpoints.leave(self._endpoint)
         self._given_up.wait(self._pause_s)
         self._pause_s = min(2 * self._pause_s, PAUSE_S_MAX)
-
-
-def is_broken(error: grpc.RpcError) -> bool:
-    """Whether the gateway is gone, rather than that it says no."""
-    metadata: Sequence[tuple[str, str]] = error.trailing_metadata() or ()
-    return error.code() in _BROKEN and FINAL_KEY not in dict(metadata)

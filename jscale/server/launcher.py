@@ -116,8 +116,9 @@ class Launcher:
 
     def _launch(self, worker: WorkerId) -> None:
         with self._lock:
-            if worker in self._processes or worker in self._ended:
+            if worker in self._processes:
                 return
+            self._ended.pop(worker, None)  # A later manager may not know the name.
             config = dataclasses.replace(self._template, worker=worker)
             flags = flags_of(config, self._token_file)
             log = self._log_dir / f"{worker}.log"

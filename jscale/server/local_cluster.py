@@ -16,13 +16,14 @@ from jscale.cluster.config import ManagerConfig, WorkerConfig
 from jscale.core.errors import ConfigError, JscaleError, UnavailableError
 from jscale.core.ids import WorkerId
 from jscale.proto.v1 import jscale_pb2 as pb
-from jscale.server.child_process import ChildProcess, flags_of
+from jscale.server.child_process import ChildProcess
 from jscale.server.client import Client
 from jscale.server.gateway_config import GatewayConfig
 from jscale.server.generation import Generation
 from jscale.server.launcher import Launcher
 from jscale.server.local_cluster_config import LocalClusterConfig
 from jscale.server.scale_out import ScaleOut
+from jscale.server.supervisor import Supervisor
 
 SERVING_POLL_S = 0.5
 
@@ -62,8 +63,9 @@ class LocalCluster:
         store = str(resolve(self.config.model, self.config.cache_dir))
         self._runtime_dir, self._is_temporary = _runtime_dir(self.config.runtime_dir)
         self._token_file, self._token = _write_token(self._runtime_dir)
-        self._manager: ChildProcess | None = None
-        self._gateway: ChildProcess | None = None
+        self._supervisor = Supervisor(
+            token_file=self._token_file, log_dir=self._runtime_dir
+        )
         self._launcher: Launcher | None = None
         self._client: Client | None = None
         atexit.register(self.close)
@@ -108,6 +110,14 @@ class LocalCluster:
         """The worker processes that run now: their `pid`, `terminate()`, `kill()`."""
         return {} if self._launcher is None else self._launcher.processes()
 
+    @property
+    def servers(self) -> Mapping[str, ChildProcess]:
+        """The processes of `manager` and `gateway` that run now.
+
+        One that dies is started again, at the same address.
+        """
+        return self._supervisor.processes()
+
     def generate(self, prompt: str | Sequence[int], **sampling: Any) -> Generation:
         """The tokens that follow the prompt, as they are made: `Client.generate`."""
         return self.client.generate(prompt, **sampling)
@@ -127,13 +137,13 @@ class LocalCluster:
         return ScaleOut(self.client, num_workers)
 
     def wait(self) -> NoReturn:
-        """Waits for ever, or until the manager or the gateway ends, as neither should.
+        """Waits for ever, or until manager or gateway ends again and again.
 
         Raises:
-          UnavailableError: one of them ended; with what it said last.
+          UnavailableError: one of them did; with what it said last.
         """
         while True:
-            self._check_parts()
+            self._supervisor.check()
             time.sleep(SERVING_POLL_S)
 
     def close(self) -> None:
@@ -148,18 +158,21 @@ class LocalCluster:
             self._end()
 
     def _drain(self) -> None:
+        self._supervisor.stop()
         if self._client is not None:
             self._client.close()
             self._client = None
-        if self._gateway is not None:
-            self._gateway.terminate()
-            self._gateway.reap(self.config.drain_timeout_s + 2)
+        gateway = self._supervisor.processes().get("gateway")
+        if gateway is not None:
+            gateway.terminate()
+            gateway.reap(self.config.drain_timeout_s + 2)
 
     def _end(self) -> None:
-        if self._gateway is not None:
-            self._gateway.kill()  # It has drained, or is to do so no longer.
-        rest = [part for part in (self._gateway, self._manager) if part is not None]
-        self._gateway = self._manager = None
+        self._supervisor.stop()
+        servers = self._supervisor.processes()
+        if "gateway" in servers:
+            servers["gateway"].kill()  # It has drained, or is to do so no longer.
+        rest = list(servers.values())
         if self._launcher is not None:
             self._launcher.stop()
             rest += self._launcher.processes().values()
@@ -170,11 +183,6 @@ class LocalCluster:
             process.reap()
         if self._is_temporary:
             shutil.rmtree(self._runtime_dir, ignore_errors=True)
-
-    def _check_parts(self) -> None:
-        for part in (self._manager, self._gateway):
-            if part is not None and part.exit_code is not None:
-                raise part.failure()
 
     def _start(self, store: str) -> None:
         config = self.config
@@ -194,15 +202,14 @@ class LocalCluster:
         self._launcher.start()
         self._client = Client(self._start_gateway(store, manager_address))
         self._wait_until_serving(self._client, self._launcher)
+        self._supervisor.watch()
 
     def _start_manager(self, store: str) -> str:
         config = self.config
-        ready_file = self._runtime_dir / "manager.ready"
         manager = ManagerConfig(
             model_path=store,
             cluster_token=self._token,
             num_workers=config.num_workers,
-            ready_file=str(ready_file),
             cache_dir=config.cache_dir,
             plan_kind=config.plan_kind,
             executes_while_loading=config.executes_while_loading,
@@ -212,29 +219,20 @@ class LocalCluster:
             max_context=config.max_context,
             compute_dtype=config.compute_dtype,
         )
-        self._manager = self._child("manager", manager)
-        return self._manager.read_when_ready(ready_file, config.start_timeout_s)
+        return self._supervisor.start("manager", manager, config.start_timeout_s)
 
     def _start_gateway(self, store: str, manager_address: str) -> str:
         config = self.config
-        ready_file = self._runtime_dir / "gateway.ready"
         gateway = GatewayConfig(
             model_path=store,
             manager_address=manager_address,
             cluster_token=self._token,
             listen_address=config.address,
-            ready_file=str(ready_file),
             cache_dir=config.cache_dir,
             max_context=config.max_context,
             drain_timeout_s=config.drain_timeout_s,
         )
-        self._gateway = self._child("gateway", gateway)
-        return self._gateway.read_when_ready(ready_file, config.start_timeout_s)
-
-    def _child(self, name: str, config: Any) -> ChildProcess:
-        flags = flags_of(config, self._token_file)
-        log = self._runtime_dir / f"{name}.log"
-        return ChildProcess(name, f"jscale.launch.{name}", flags, log)
+        return self._supervisor.start("gateway", gateway, config.start_timeout_s)
 
     def _wait_until_serving(self, client: Client, launcher: Launcher) -> None:
         """Asks for health again and again, to see a worker that fails meanwhile."""
@@ -244,7 +242,7 @@ class LocalCluster:
                 return client.wait_until_serving(SERVING_POLL_S)
             except UnavailableError:
                 launcher.check()
-                self._check_parts()
+                self._supervisor.check()
                 _check_note(client.status())
                 if time.monotonic() > deadline:
                     raise
@@ -270,8 +268,6 @@ def _runtime_dir(wanted: str | None) -> tuple[pathlib.Path, bool]:
     path = pathlib.Path(wanted)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("manager.ready", "gateway.ready"):
-            (path / name).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"runtime_dir {wanted}: {error.strerror}") from error
     return path, False

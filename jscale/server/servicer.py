@@ -15,7 +15,7 @@ from jscale.core.errors import (
 )
 from jscale.proto.v1 import jscale_pb2 as pb
 from jscale.proto.v1 import jscale_pb2_grpc as pb_grpc
-from jscale.server.endpoints import FINAL_KEY
+from jscale.server.endpoints import EVERYWHERE, FINAL_KEY, HERE
 from jscale.server.gateway import Gateway
 
 STATUS_INTERVAL_MS = 100
@@ -41,10 +41,10 @@ class Servicer(pb_grpc.JscaleServicer):
         self, request: pb.GenerateRequest, context: Any
     ) -> None:
         """Writes tokens as they are made; ends the request when the client goes."""
-        async with _told_to(context):
+        async with _told_to(context, final=HERE):
             stream = self._gateway.generate(request)
         try:
-            async with _told_to(context, is_final=True):
+            async with _told_to(context, final=EVERYWHERE):
                 async for response in stream.responses():
                     await context.write(response)
         finally:
@@ -90,11 +90,11 @@ class Servicer(pb_grpc.JscaleServicer):
 
 
 @contextlib.asynccontextmanager
-async def _told_to(context: Any, *, is_final: bool = False) -> AsyncIterator[None]:
-    """Tells the client of an error in its own terms, and whether to go elsewhere."""
+async def _told_to(context: Any, *, final: str = "") -> AsyncIterator[None]:
+    """Tells the client of an error in its own terms, and where not to ask again."""
     try:
         yield
     except JscaleError as error:
         code = STATUS_CODES.get(type(error), grpc.StatusCode.INTERNAL)
-        mark = ((FINAL_KEY, "true"),) if is_final else ()
+        mark = ((FINAL_KEY, final),) if final else ()
         await context.abort(code, str(error), mark)

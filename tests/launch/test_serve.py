@@ -53,7 +53,7 @@ def test_sigterm_lets_a_running_request_finish(serving):
 
 def test_a_second_interrupt_waits_for_nothing(serving):
     address, logs = ready(serving)
-    with jscale.Client(address) as client:
+    with jscale.Client(address, resume_timeout_s=0) as client:
         tokens = client.generate("Once", max_tokens=NUM_TOKENS, ignore_eos=True)
         next(tokens)
         serving.send_signal(signal.SIGINT)

@@ -10,7 +10,7 @@ from jscale.core.errors import RequestError, UnavailableError
 from jscale.proto.v1 import jscale_pb2 as pb
 from jscale.proto.v1 import jscale_pb2_grpc as pb_grpc
 from jscale.server.client import Client
-from jscale.server.endpoints import FINAL_KEY
+from jscale.server.endpoints import EVERYWHERE, FINAL_KEY, HERE
 
 PROMPT = (104, 105)
 NUM_TOKENS = 9
@@ -118,16 +118,22 @@ def test_of_several_gateways_the_next_takes_over_and_keeps_the_client():
 
 
 def test_a_gateway_that_is_leaving_is_left_before_the_first_token():
-    leaving = FakeGateway(refusal=(StatusCode.UNAVAILABLE, "this gateway is leaving"))
+    here = ((FINAL_KEY, HERE),)
+    leaving = FakeGateway(refusal=(StatusCode.UNAVAILABLE, "it is leaving", here))
 
     def use(client):
         assert is_whole(client.generate(PROMPT, max_tokens=NUM_TOKENS))
 
+    def use_alone(client):
+        with pytest.raises(UnavailableError, match="it is leaving"):
+            list(client.generate(PROMPT))
+
     run([leaving, FakeGateway()], use)
+    run([leaving], use_alone)
 
 
 def test_an_answer_of_no_is_not_asked_again():
-    final = ((FINAL_KEY, "true"),)
+    final = ((FINAL_KEY, EVERYWHERE),)
     unavailable = FakeGateway(refusal=(StatusCode.UNAVAILABLE, "no worker", final))
     bad = FakeGateway(refusal=(StatusCode.INVALID_ARGUMENT, "too long"))
 
