@@ -7,49 +7,9 @@ import random
 import pytest
 
 from jscale.core.errors import ConfigError
-from jscale.core.ids import WorkerId
 from jscale.core.units import NS_PER_S
 from jscale.simulation import metrics
-from jscale.simulation.results import RequestRecord, SimulationResult, WorkerInterval
-
-
-def record(arrival_s, first_s, finished_s, output=11, **others):
-    def in_ns(at_s):
-        return None if at_s is None else round(at_s * NS_PER_S)
-
-    return RequestRecord(
-        in_ns(arrival_s), 100, output, in_ns(first_s), in_ns(finished_s), **others
-    )
-
-
-def worker(started_s, ended_s, serving_s=None, complete_s=None, num_accelerators=1):
-    def in_ns(at_s):
-        return None if at_s is None else round(at_s * NS_PER_S)
-
-    return WorkerInterval(
-        WorkerId(f"w{started_s}"),
-        0,
-        num_accelerators,
-        in_ns(started_s),
-        in_ns(ended_s),
-        serving_ns=in_ns(serving_s),
-        complete_ns=in_ns(complete_s),
-    )
-
-
-def result(records=(), workers=(), tokens=()):
-    return SimulationResult(
-        records=records,
-        workers=workers,
-        blocks=(),
-        pipelines=(),
-        wanted=(),
-        tokens=tokens,
-        prefilled=(),
-        bin_ns=NS_PER_S,
-        ended_ns=100 * NS_PER_S,
-        num_events=0,
-    )
+from tests.simulation.small_results import record, result, worker
 
 
 def test_ttft_is_from_arrival_to_the_first_token():
@@ -106,7 +66,7 @@ def test_an_objective_takes_some_time(bad):
 
 
 def test_accelerators_are_paid_from_start_to_end():
-    workers = [worker(0, 10), worker(5, 7.5, num_accelerators=4)]
+    workers = [worker(0, 10), worker(5, 7.5, gpus=4)]
     assert metrics.accelerator_s(workers) == 20
     summary = metrics.summarise(result(workers=workers))
     assert summary.cost(price_per_hour=180) == pytest.approx(1.0)
