@@ -8,6 +8,8 @@ import statistics
 import time
 from collections.abc import Sequence
 
+from plan_repairs import print_repairs
+
 from jscale.core.ids import WorkerId
 from jscale.core.topology import Host, Leaf, Nic, Topology
 from jscale.core.units import MIB, NS_PER_S
@@ -26,6 +28,7 @@ def main() -> None:
     _print_schedules(options.num_members, options.num_chunks, options.num_tried)
     _print_kinds()
     _print_links()
+    print_repairs(options.num_faults)
     _print_speed()
 
 
@@ -155,6 +158,7 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--num_members", type=int, default=1024)
     parser.add_argument("--num_chunks", type=int, default=1024)
     parser.add_argument("--num_tried", type=int, default=64, help="members timed")
+    parser.add_argument("--num_faults", type=int, default=15, help="repaired, each")
     return parser.parse_args()
 
 

@@ -10,7 +10,7 @@ from jscale.core.topology import Host, Topology
 from jscale.core.units import MIB
 from jscale.plan.binomial import BinomialPlan
 from jscale.plan.chain import ChainPlan
-from jscale.plan.cost import completion_times_ns
+from jscale.plan.cost import HELD_NOTHING, Held, completion_times_ns
 from jscale.plan.kinds import PLAN_KINDS
 from jscale.plan.multicast_plan import MulticastPlan
 from jscale.plan.sources import DEFAULT_SOURCE_POLICY, SourcePolicy, choose_sources
@@ -33,6 +33,7 @@ def multicast_over(
     kind: str | None = None,
     num_leading: int = 0,
     policy: SourcePolicy = DEFAULT_SOURCE_POLICY,
+    held: Held = HELD_NOTHING,
 ) -> MulticastPlan:
     """The plan whose targets are complete soonest, on average, by the cost model.
 
@@ -41,6 +42,7 @@ def multicast_over(
     to their source; binomial, or chains. Fast hosts come before slow ones, then hosts
     of the source's leaf switch before others, leaf by leaf, and workers of a host one
     after the other: a chain crosses each boundary once and is slow only at its end.
+    Among equals the given order is kept.
 
     Source: BlitzScale (arXiv 2412.17246) plans chains in decreasing order of bandwidth,
     inside a leaf switch where possible, with the workers of an NVLink domain merged.
@@ -54,6 +56,7 @@ def multicast_over(
       kind: a key of `PLAN_KINDS`; None: the faster one of binomial and chain.
       num_leading: chunks that go first in every sub-group, as in `multicast`.
       policy: who is good enough to send.
+      held: what targets hold already, and will not be sent.
 
     Raises:
       ConfigError: as `multicast` does; the topology lacks a member.
@@ -71,7 +74,7 @@ def multicast_over(
     ]
     if len(candidates) == 1:
         return candidates[0].plan(num_chunks)
-    best = min(candidates, key=lambda each: each.time_ns(topology, num_chunks))
+    best = min(candidates, key=lambda each: each.time_ns(topology, num_chunks, held))
     return best.plan(num_chunks)
 
 
@@ -95,18 +98,33 @@ class _Arrangement:
         members = (*senders, *spares, *targets)
         return SubgroupPlan(members, num_chunks, plans, self.num_leading)
 
-    def time_ns(self, topology: Topology, num_chunks: int) -> float:
+    def time_ns(self, topology: Topology, num_chunks: int, held: Held) -> float:
         """When targets are complete, their mean; for many chunks, about."""
         num_targets = sum(len(group) - 1 for group in self.groups)
         tried = max(4, self.num_leading, TRANSFERS_TRIED_MAX // num_targets)
         if num_chunks <= 2 * tried:
-            return self._exact_ns(topology, num_chunks)
-        once, twice = (self._exact_ns(topology, n) for n in (tried, 2 * tried))
+            return self._exact_ns(topology, num_chunks, held)
+        once, twice = (
+            self._exact_ns(topology, n, _thinned(held, num_chunks, n))
+            for n in (tried, 2 * tried)
+        )
         return twice + (num_chunks - 2 * tried) * (twice - once) / tried
 
-    def _exact_ns(self, topology: Topology, num_chunks: int) -> float:
-        times_ns = completion_times_ns(self.plan(num_chunks), topology, MIB)
+    def _exact_ns(self, topology: Topology, num_chunks: int, held: Held) -> float:
+        plan = self.plan(num_chunks)
+        times_ns = completion_times_ns(plan, topology, MIB, held=held)
         return sum(times_ns.values()) / len(times_ns)
+
+
+def _thinned(held: Held, num_chunks: int, num_kept: int) -> Held:
+    """What is held of so many chunks, evenly spread, that stand for all."""
+    if not held:
+        return held
+    kept = [n * num_chunks // num_kept for n in range(num_kept)]
+    return {
+        target: {n for n, chunk in enumerate(kept) if chunk in chunks}
+        for target, chunks in held.items()
+    }
 
 
 def _groupings(
@@ -179,7 +197,9 @@ def _in_order(
     leaves = {
         leaf: n for n, leaf in enumerate(dict.fromkeys(h.leaf for h in topology.hosts))
     }
-    number = {host.workers: n for n, host in enumerate(topology.hosts)}
+    number: dict[tuple[WorkerId, ...], int] = {}
+    for target in targets:
+        number.setdefault(topology.host_of(target).workers, len(number))
 
     def key(target: WorkerId) -> tuple[bool, int, bool, int, float, int]:
         host = topology.host_of(target)
