@@ -118,8 +118,8 @@ class SimulationResult:
     blocks: Sequence[BlockArrival]
     pipelines: Sequence[PipelineOpening]
     wanted: Sequence[tuple[int, int]]
-    tokens: Sequence[int]
-    prefilled: Sequence[int]
+    tokens: Sequence[float]
+    prefilled: Sequence[float]
     bin_ns: int
     ended_ns: int
     num_events: int

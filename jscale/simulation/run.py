@@ -1,7 +1,10 @@
 """`simulate_run`: one system, one model, one trace."""
 
+import itertools
 from collections.abc import Sequence
 
+from jscale.core.errors import ConfigError
+from jscale.simulation.course import Run
 from jscale.simulation.results import SimulationResult, TraceRequest
 from jscale.simulation.settings import (
     ClusterSpec,
@@ -10,6 +13,7 @@ from jscale.simulation.settings import (
     ScaleRequest,
     System,
 )
+from jscale.simulation.world import World
 
 
 def simulate_run(
@@ -33,7 +37,7 @@ def simulate_run(
       model: what a step of it takes.
       system: how it is scaled.
       trace: in order of arrival.
-      seed: of all that is random (delays).
+      seed: of all that is random (`ClusterSpec.message_jitter_ns`).
       num_workers: at the start; 0: a cold cluster.
       scale_requests: besides what an autoscaler asks for.
       faults: what goes wrong when.
@@ -41,4 +45,22 @@ def simulate_run(
     Raises:
       ConfigError: the trace is out of order, or there are fewer devices than workers.
     """
-    raise NotImplementedError
+    _check(cluster, trace, num_workers)
+    world = World(cluster, model, system, trace, num_workers=num_workers, seed=seed)
+    return Run(world, scale_requests, faults).result()
+
+
+def _check(
+    cluster: ClusterSpec, trace: Sequence[TraceRequest], num_workers: int
+) -> None:
+    if not 0 <= num_workers <= cluster.num_devices:
+        raise ConfigError(
+            f"num_workers {num_workers}: cluster {cluster.name} has "
+            f"{cluster.num_devices} devices: give 0 to {cluster.num_devices}"
+        )
+    for number, (before, after) in enumerate(itertools.pairwise(trace)):
+        if after.arrival_ns < before.arrival_ns:
+            raise ConfigError(
+                f"request {number + 1} arrives at {after.arrival_ns} ns, before "
+                f"request {number}: sort the trace by arrival"
+            )

@@ -30,6 +30,7 @@ class ClusterSpec:
       executables_load_ns: loading compiled executables that were received.
       compile_ns: compiling them where none can be received.
       message_latency_ns: one way, of a message of the control plane or a stage.
+      message_jitter_ns: up to so much more, at random.
 
     Raises:
       ConfigError: a number is out of its range.
@@ -49,6 +50,7 @@ class ClusterSpec:
     executables_load_ns: int = 0
     compile_ns: int = 0
     message_latency_ns: int = 50 * NS_PER_US
+    message_jitter_ns: int = 0
 
     def __post_init__(self) -> None:
         for name in ("num_hosts", "devices_per_host", "nics_per_host"):
@@ -87,6 +89,7 @@ class ModelCosts:
       kv_bytes_per_token: of all layers.
       activation_bytes_per_token: what goes from stage to stage for a token.
       max_sequences: that a worker runs at a time.
+      step_tokens_max: tokens of a step, prompts included; longer ones come in chunks.
       max_tokens: of context, prompt and output, that a worker has memory for.
       num_accelerators: that one worker takes.
 
@@ -105,6 +108,7 @@ class ModelCosts:
     kv_bytes_per_token: int = 0
     activation_bytes_per_token: int = 0
     max_sequences: int = 64
+    step_tokens_max: int = 512
     max_tokens: int = 1_000_000
     num_accelerators: int = 1
 
@@ -130,9 +134,10 @@ class System:
     Args:
       name: what people call it.
       policy: how the manager chooses.
-      num_chunks: of a multicast; None: as many as the real system makes, at most
-        `MULTICAST_CHUNKS_MAX`.
+      num_chunks: of a multicast; None: 256, or fewer in clusters of more than 256
+        devices.
       has_barrier: all sends of a step end before any of the next begins.
+      barrier_ns: what that takes besides, each step.
       setup_ns: before a multicast's first chunk, to make its group.
       host_cache: which hosts have the model in memory: `none`, `one` (always exactly
         one copy in the cluster), `used` (those that had a worker lately), `all`.
@@ -147,6 +152,7 @@ class System:
     policy: ManagerPolicy
     num_chunks: int | None = None
     has_barrier: bool = False
+    barrier_ns: int = 0
     setup_ns: int = 0
     host_cache: str = "none"
     keep_cached_ns: int | None = None
@@ -156,6 +162,7 @@ class System:
         what = f"system {self.name}"
         _check(what, "num_chunks", self.num_chunks or 1, least=1)
         _check(what, "setup_ns", self.setup_ns, least=0)
+        _check(what, "barrier_ns", self.barrier_ns, least=0)
         _check(what, "keep_cached_ns", self.keep_cached_ns or 0, least=0)
         if self.host_cache not in HOST_CACHES:
             raise ConfigError(
@@ -166,10 +173,6 @@ class System:
 
 HOST_CACHES = ("none", "one", "used", "all")
 """What `System.host_cache` may be."""
-
-MULTICAST_CHUNKS_MAX = 256
-"""Chunks of a simulated multicast at most: 1 + 7/256 of the time of endless many at 256
-members, and each is an event for every member."""
 
 
 @dataclasses.dataclass(frozen=True)

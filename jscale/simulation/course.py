@@ -1,0 +1,76 @@
+"""The course of a run: arrivals, scale requests, faults, and when it is over."""
+
+from collections.abc import Sequence
+
+from jscale.core.units import NS_PER_S
+from jscale.simulation.results import SimulationResult
+from jscale.simulation.settings import Fault, ScaleRequest
+from jscale.simulation.world import World
+
+SETTLE_NS = 60 * NS_PER_S
+"""How long after the last request the cluster may take to come to rest."""
+
+QUIET_NS = 100_000_000
+"""How often it is looked at whether it has."""
+
+
+class Run:
+    """Owns what is still to happen to a world."""
+
+    def __init__(
+        self,
+        world: World,
+        scale_requests: Sequence[ScaleRequest] = (),
+        faults: Sequence[Fault] = (),
+    ) -> None:
+        self._world = world
+        self._next_request = 0
+        self._num_due = len(scale_requests) + len(faults)
+        self._is_over = False
+        self._rested_ns: int | None = None
+        self._arrive_next()
+        for asked in scale_requests:
+            world.clock.at(asked.at_ns, self._scale, asked)
+        for fault in faults:
+            world.clock.at(fault.at_ns, self._fault, fault)
+        world.clock.after(QUIET_NS, self._look_for_rest)
+
+    def result(self) -> SimulationResult:
+        """Runs to the end."""
+        clock = self._world.clock
+        while not self._is_over and clock.run_next():
+            pass
+        return self._world.recorder.result(clock.now_ns, clock.num_events)
+
+    def _arrive_next(self) -> None:
+        if self._next_request < len(self._world.trace):
+            at_ns = self._world.trace[self._next_request].arrival_ns
+            self._world.clock.at(at_ns, self._arrive)
+
+    def _arrive(self) -> None:
+        number = self._next_request
+        self._next_request += 1
+        self._arrive_next()
+        self._world.gateway.submit(number)
+
+    def _scale(self, asked: ScaleRequest) -> None:
+        self._num_due -= 1
+        self._world.gateway.scale_to(asked.num_workers)
+
+    def _fault(self, fault: Fault) -> None:
+        self._num_due -= 1
+        raise NotImplementedError(fault.kind)
+
+    def _look_for_rest(self) -> None:
+        """Over when all requests are, and the cluster is at rest or had its time."""
+        world = self._world
+        is_served = world.recorder.num_ended == len(world.trace) and not self._num_due
+        if is_served:
+            now_ns = world.clock.now_ns
+            if self._rested_ns is None:
+                self._rested_ns = now_ns
+            passed_ns = now_ns - self._rested_ns
+            if passed_ns >= SETTLE_NS or (passed_ns > QUIET_NS and world.is_at_rest):
+                self._is_over = True
+                return
+        world.clock.after(QUIET_NS, self._look_for_rest)

@@ -1,0 +1,69 @@
+"""A simulated launcher: puts workers on devices and starts their processes."""
+
+import collections
+from typing import TYPE_CHECKING
+
+from jscale.core.ids import WorkerId
+from jscale.simulation.worker import SimulatedWorker
+
+if TYPE_CHECKING:
+    from jscale.simulation.world import World
+
+
+class SimulatedLauncher:
+    """Starts workers where a device is free; those that find none wait for one."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.is_alive = True
+        self._waiting: collections.deque[WorkerId] = collections.deque()
+        self.num_starting = 0
+
+    def attach(self) -> None:
+        """Its stream to the manager is open: it tells whom it runs."""
+        if self.is_alive:
+            manager = self._world.manager
+            running = tuple(self._world.workers)
+            self._world.streams.send(self, manager, manager.launcher_attached, running)
+
+    def launch(self, worker: WorkerId) -> None:
+        """The manager wants a worker of that name."""
+        self._waiting.append(worker)
+        self._start_waiting()
+
+    def ended(self, worker: WorkerId, exit_code: int) -> None:
+        """A process has ended: its device is free."""
+        manager = self._world.manager
+        self._world.streams.send(
+            self, manager, manager.process_ended, worker, exit_code
+        )
+        self._start_waiting()
+
+    def stop(self) -> None:
+        """It is gone, and with it what it was starting; workers run on."""
+        self.is_alive = False
+        self._waiting.clear()
+
+    def _start_waiting(self) -> None:
+        world = self._world
+        while self._waiting and world.machines.num_free_devices:
+            name = self._waiting.popleft()
+            host = world.choose_host()
+            device = world.machines.take(name, host)
+            world.recorder.started(name, host, world.clock.now_ns)
+            self.num_starting += 1
+            world.clock.after(
+                world.process_start_ns,
+                self._started,
+                SimulatedWorker(world, name, device),
+            )
+
+    def _started(self, worker: SimulatedWorker) -> None:
+        self.num_starting -= 1
+        world = self._world
+        if not self.is_alive:
+            world.machines.free(worker.name)
+            world.recorder.stopped(worker.name, world.clock.now_ns)
+            return
+        world.workers[worker.name] = worker
+        worker.attach()

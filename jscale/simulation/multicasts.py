@@ -1,0 +1,163 @@
+"""One member's part in a simulated multicast: `MulticastState`, and flows for bytes."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from jscale.core.ids import PlanId, WorkerId
+from jscale.core.units import NS_PER_S
+from jscale.plan.multicast_plan import MulticastPlan
+from jscale.simulation.chunk_store import SimulatedStore
+from jscale.simulation.clock import Timer, VirtualClock
+from jscale.simulation.network import Flow
+from jscale.transport.multicast_state import (
+    Announce,
+    Ask,
+    MulticastState,
+    WriteChunk,
+)
+
+STALL_NS = 15 * NS_PER_S
+"""A member that neither sent nor received for so long gives up."""
+
+
+class MulticastEdge(Protocol):
+    """How a member reaches the others, and tells its worker."""
+
+    def announce(self, plan: PlanId, peer: WorkerId, held: bytes) -> None:
+        """Tells the peer what is here."""
+
+    def ask(self, plan: PlanId, peer: WorkerId, chunk: int) -> None:
+        """Asks the peer for a chunk."""
+
+    def write(
+        self, plan: PlanId, peer: WorkerId, chunk: int, written: Callable[[], None]
+    ) -> Flow | None:
+        """Sends the peer a chunk; `written` is called when it is out."""
+
+    def filled(self, region: int) -> None:
+        """A region is complete here."""
+
+    def over(self, plan: PlanId, num_missing: int) -> None:
+        """Nothing more will be sent by plan or come."""
+
+
+class SimulatedMember:
+    """Sends chunks in the order of the plan, one at a time to each peer.
+
+    A real member writes chunks one after the other, but a write ends when the bytes are
+    with the connection, not when they are with the peer: so it goes on to another peer
+    while the chunk before is on its way, and waits where the same peer is meant. (If it
+    waited for every chunk to arrive, a member that is ahead by one message's latency
+    would compete with another for its target, and both be late for ever: three members
+    would take 1.97 times as long.)
+    """
+
+    def __init__(
+        self,
+        plan_id: PlanId,
+        plan: MulticastPlan,
+        me: WorkerId,
+        store: SimulatedStore,
+        edge: MulticastEdge,
+        clock: VirtualClock,
+    ) -> None:
+        self._plan_id = plan_id
+        self._store = store
+        self._edge = edge
+        self._clock = clock
+        self.state = MulticastState(plan, me, store.held_chunks())
+        self._flows: dict[WorkerId, Flow | None] = {}
+        self._blocked: WriteChunk | None = None
+        self._is_over = False
+        self._is_closed = False
+        self._progress_ns = clock.now_ns
+        self._stall: Timer = clock.after(STALL_NS, self._look_for_stall)
+
+    @property
+    def is_over(self) -> bool:
+        """It has told that it has ended."""
+        return self._is_over
+
+    def connected(self, peer: WorkerId) -> None:
+        """There is a connection to the peer."""
+        self.state.connected(peer)
+
+    def announced(self, peer: WorkerId, held: bytes) -> None:
+        """The peer is ready to receive, and holds the chunks of the bitmap."""
+        self._progress_ns = self._clock.now_ns
+        self.state.connected(peer)
+        self.state.announced(peer, held)
+        self.go_on()
+
+    def asked(self, peer: WorkerId, chunk: int) -> None:
+        """The peer wants the chunk (again)."""
+        self.state.connected(peer)
+        self.state.asked(peer, chunk)
+        self.go_on()
+
+    def lost(self, peer: WorkerId) -> None:
+        """The peer is gone."""
+        self.state.lost(peer)
+        self.go_on()
+
+    def landed(self, chunk: int) -> None:
+        """A chunk has come."""
+        self._progress_ns = self._clock.now_ns
+        region = self._store.landed(chunk)
+        self.state.landed(chunk)
+        if region is not None:
+            self._edge.filled(region)
+        self.go_on()
+
+    def close(self) -> None:
+        """Stops at once."""
+        self._is_closed = True
+        self._stall.cancel()
+
+    def go_on(self) -> None:
+        """Does what is to be done next, until a chunk is on its way."""
+        while self._blocked is None and not self._is_closed:
+            action = self.state.next_action()
+            match action:
+                case None:
+                    break
+                case Announce(peer):
+                    held = self._store.held_chunks()
+                    self._edge.announce(self._plan_id, peer, held)
+                case Ask(peer, chunk):
+                    self._edge.ask(self._plan_id, peer, chunk)
+                case WriteChunk(peer, chunk):
+                    if peer in self._flows:
+                        self._blocked = action
+                    else:
+                        self._write(peer, chunk)
+        if not self._is_over and not self._flows and self.state.is_over:
+            self._end()
+
+    def _write(self, peer: WorkerId, chunk: int) -> None:
+        self._flows[peer] = None
+        self._flows[peer] = self._edge.write(
+            self._plan_id, peer, chunk, lambda: self._written(peer)
+        )
+
+    def _written(self, peer: WorkerId) -> None:
+        self._flows.pop(peer, None)
+        self._progress_ns = self._clock.now_ns
+        blocked = self._blocked
+        if blocked is not None and blocked.peer == peer:
+            self._blocked = None
+            self._write(peer, blocked.chunk)
+        self.go_on()
+
+    def _look_for_stall(self) -> None:
+        due_ns = self._progress_ns + STALL_NS
+        if due_ns > self._clock.now_ns:
+            self._stall = self._clock.at(due_ns, self._look_for_stall)
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        if not self._is_closed and not self._is_over:
+            self._is_over = True
+            self._stall.cancel()
+            self._edge.over(self._plan_id, self.state.num_missing)
