@@ -11,6 +11,9 @@ BlockIndex = NewType("BlockIndex", int)
 ChunkIndex = NewType("ChunkIndex", int)
 """Position of a chunk in a `ChunkTable`, from 0."""
 
+ModelName = NewType("ModelName", str)
+"""A model, among those that a cluster serves."""
+
 PlanId = NewType("PlanId", int)
 """A multicast plan that a manager started; never used again: see `first_id`."""
 

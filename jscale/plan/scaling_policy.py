@@ -204,13 +204,14 @@ class Anticipating(ScalingPolicy):
     chance may bring, times `caution`. Requests arrive and end one by one, so that of n
     arrivals and ends together the demand changes by √n by chance alone.
 
-    A worker stays for as long as a scale-out takes, times `hold`. That is the ski
-    rental: giving a worker up and getting it back costs a scale-out's time of an
-    accelerator, keeping it costs the time kept; who keeps it for as long as getting it
-    back would take never pays more than twice what one would who knew the future. So
-    where scale-outs take 0.8 s nothing is kept for 10 s. Nobody's demand at all is
-    another matter: the last worker stays for `idle_ns`, as the first one of a model
-    takes longer, and somebody waits for all of it.
+    A worker stays for as long as a scale-out takes, times `hold`. With 1 that is the
+    ski rental: giving a worker up and getting it back costs a scale-out's time of an
+    accelerator, keeping it costs the time kept, and who keeps it for as long as getting
+    it back would take never pays more than twice what one would who knew the future.
+    Demand that falls and rises by chance is no such enemy: there half of it costs 1 to
+    2 % less, and nobody is seen to wait for it. So where scale-outs take 0.8 s nothing
+    is kept for 10 s. When nobody is there at all it is another matter: the last worker
+    stays for `idle_ns`, as a first one takes longer, and somebody waits for all of it.
 
     Args:
       hold: scale-out times that a worker stays after it was last desired.
@@ -221,7 +222,7 @@ class Anticipating(ScalingPolicy):
       ConfigError: one of them is under 0.
     """
 
-    hold: float = 1.0
+    hold: float = 0.5
     caution: float = 0.25
     idle_ns: int = 60 * NS_PER_S
 

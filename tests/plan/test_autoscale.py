@@ -73,7 +73,7 @@ def test_until_a_load_was_seen_it_wants_what_was_wanted_before():
 
 
 def test_one_who_has_just_come_does_not_scale_in_before_a_hold_has_passed():
-    autoscaler = Autoscaler(Anticipating(), scale_out_ns=FLEET.scale_out_ns)
+    autoscaler = Autoscaler(Anticipating(hold=1), scale_out_ns=FLEET.scale_out_ns)
     begin = 77 * NS_PER_S
     for now_ns in range(begin, begin + 4 * NS_PER_S, 100 * NS_PER_MS):
         number = wanted_at(autoscaler, now_ns, 7)
@@ -142,10 +142,10 @@ def test_every_request_is_served_within_the_bounds(name, curve, seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("curve", CURVES)
-def test_a_number_stands_for_a_scale_outs_time_before_it_falls(curve, seed):
+def test_a_number_stands_for_the_hold_before_it_falls(curve, seed):
     """So nothing flaps: a fall is never sooner than that after a rise."""
     cluster = Cluster()
-    wanted = serve(requests(curve, seed), Anticipating(), cluster).wanted
+    wanted = serve(requests(curve, seed), Anticipating(hold=1), cluster).wanted
     rose_ns = -NS_PER_S
     for (_, before), (now_ns, after) in itertools.pairwise(wanted):
         if after > before:
@@ -175,7 +175,7 @@ def test_looking_ahead_makes_fewer_wait_than_looking_at_now(curve, seed):
     cluster = Cluster(scale_out_ns=3 * NS_PER_S)
     demand = requests(curve, seed)
     now = serve(demand, QueueProportional(0, cluster.scale_out_ns), cluster)
-    ahead = serve(demand, Anticipating(caution=0), cluster)
+    ahead = serve(demand, Anticipating(hold=1, caution=0), cluster)
     assert sum(ahead.waits_ns) < sum(now.waits_ns)
 
 
