@@ -2,7 +2,7 @@
 
 import hashlib
 import mmap
-import os
+import random
 import threading
 from collections.abc import Iterable
 
@@ -39,11 +39,12 @@ class ChunkMemory:
         self._arriving: set[int] = set()
         self._mapping.madvise(mmap.MADV_DONTNEED)
 
-    def fill(self) -> None:
-        """Holds every chunk, of random bytes."""
+    def fill(self, seed: int = 0) -> None:
+        """Holds every chunk, of random bytes: the same for the same seed."""
+        rng = random.Random(seed)
         for start in range(0, len(self._view), MIB):
             piece = self._view[start : start + MIB]
-            piece[:] = os.urandom(len(piece))
+            piece[:] = rng.randbytes(len(piece))
         self._held = bytearray(b"\x01" * self.num_chunks)
 
     def copy(self, other: "ChunkMemory", chunks: Iterable[int]) -> None:

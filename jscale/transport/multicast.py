@@ -78,18 +78,22 @@ class MulticastObserver(abc.ABC):
 
     @abc.abstractmethod
     def ended(self, outcome: MulticastOutcome) -> None:
-        """Nothing more will be sent by plan or come. On the sender thread, once.
+        """Nothing more will be sent by plan or come. On the sender thread.
 
-        The member still answers peers that ask for a damaged chunk until it is closed.
+        Once for each plan, unless another follows before it ends. The member still
+        answers peers that ask for a damaged chunk until it is closed.
         """
 
 
 class MulticastMember(Landing):
-    """Runs one plan for one member. Thread-safe; owns one sender thread.
+    """Runs one plan for one member, or several in turn. Thread-safe; owns a thread.
 
     It sends one chunk at a time, as a worker has one link. `start`, and `attach` for
     the connections to `peers`, in any order; peers that announce themselves are
     attached too. After `close` nothing of it touches the store.
+
+    `follow` goes on by another plan for the same chunks (a member was lost, or came
+    late): what is on its way lands, and is neither thrown away nor sent again.
     """
 
     def __init__(
@@ -102,19 +106,21 @@ class MulticastMember(Landing):
         *,
         stall_timeout_s: float = STALL_TIMEOUT_S,
     ) -> None:
-        self._plan_id = plan_id
+        self._me = me
         self._num_chunks = plan.num_chunks
-        self._members = frozenset(plan.members)
         self._store = store
         self._observer = observer
         self._stall_timeout_s = stall_timeout_s
         self._changed = threading.Condition()
         # Guarded by _changed:
+        self._plan_id = plan_id
+        self._members = frozenset(plan.members)
         self._state = MulticastState(plan, me, store.held_chunks())
         self._connections: dict[WorkerId, Connection] = {}
         self._arriving: dict[int, Connection] = {}
         self._progress_s = time.monotonic()
         self._is_closing = False
+        self._has_ended = False
         self._thread = threading.Thread(
             target=self._run, name=f"multicast-{plan_id}", daemon=True
         )
@@ -149,6 +155,30 @@ class MulticastMember(Landing):
             self._progress_s = time.monotonic()
         self._thread.start()
 
+    def follow(self, plan_id: PlanId, plan: MulticastPlan) -> None:
+        """Goes on by this plan in place of the last one, from what is held.
+
+        Chunks that arrive just now count as held: peers are told so. Whoever is in both
+        plans stays connected; connect to those of `peers` that are new.
+
+        Args:
+          plan_id: its number.
+          plan: for the same chunks; this member is in it.
+        """
+        assert plan.num_chunks == self._num_chunks, (plan_id, plan.num_chunks)
+        with self._changed:
+            lost = self._state.lost_peers.difference(self._connections)
+            self._plan_id = plan_id
+            self._members = frozenset(plan.members)
+            self._state = MulticastState(plan, self._me, self._store.held_chunks())
+            for peer in self._members.intersection(self._connections):
+                self._state.connected(peer)
+            for peer in self._members.intersection(lost):
+                self._state.lost(peer)
+            self._has_ended = False
+            self._progress_s = time.monotonic()
+            self._changed.notify_all()
+
     def attach(self, connection: Connection) -> None:
         """Uses the connection for what goes to its peer, unless there is one."""
         with self._changed:
@@ -179,11 +209,13 @@ class MulticastMember(Landing):
     def unreachable(self, peer: WorkerId) -> None:
         """Goes on without a peer: it is lost, or could not be connected to."""
         with self._changed:
-            is_news = peer not in self._state.lost_peers
+            self._connections.pop(peer, None)
+            if peer not in self._members or peer in self._state.lost_peers:
+                return
             self._state.lost(peer)
+            plan_id = self._plan_id
             self._changed.notify()
-        if is_news:
-            self._observer.peer_lost(self._plan_id, peer)
+        self._observer.peer_lost(plan_id, peer)
 
     def drop(self, chunks: Iterable[int]) -> None:
         """Fetches chunks again that the store no longer holds (a wrong digest)."""
@@ -250,62 +282,72 @@ class MulticastMember(Landing):
     def _run(self) -> None:
         reason = "the sender thread failed: see the log"
         try:
-            reason = self._send_all()
+            while not self._is_closing:
+                match self._next():
+                    case MulticastOutcome() as outcome:
+                        self._observer.ended(outcome)
+                    case (plan_id, action):
+                        self._carry_out(plan_id, action)
+            reason = "it was cancelled"
         finally:
-            self._end(reason)
-        while (action := self._next_action(None)) is not None:
-            self._carry_out(action)
+            if not self._has_ended:
+                with self._changed:
+                    outcome = self._outcome(reason)
+                self._observer.ended(outcome)
 
-    def _send_all(self) -> str:
-        """Sends until the part is over; why it was, if chunks are missing."""
-        while (action := self._next_action(self._stall_timeout_s)) is not None:
-            self._carry_out(action)
-        if self._is_closing:
-            return "it was cancelled"
-        if self._state.is_over:
-            return "nobody who holds them is left"
-        return f"nothing moved for {self._stall_timeout_s:g} s"
+    def _next(self) -> tuple[PlanId, Action] | MulticastOutcome | None:
+        """What to do next, by which plan, or how it ended; None: it is closing.
 
-    def _next_action(self, patience_s: float | None) -> Action | None:
-        """What to do next; None: stop.
-
-        It is time to stop when the member is closing; and, where there is a bound to
-        the patience, when the part is over or nothing has moved for so long.
+        A plan ends when it is over, or nothing has moved for too long.
         """
         with self._changed:
             while not self._is_closing:
                 if (action := self._state.next_action()) is not None:
-                    return action
+                    return self._plan_id, action
                 left_s = None
-                if patience_s is not None:
+                if not self._has_ended:
+                    if self._state.is_over:
+                        return self._outcome("nobody who holds them is left")
+                    patience_s = self._stall_timeout_s
                     left_s = self._progress_s + patience_s - time.monotonic()
-                    if left_s <= 0 or self._state.is_over:
-                        return None
+                    if left_s <= 0:
+                        return self._outcome(f"nothing moved for {patience_s:g} s")
                 self._changed.wait(left_s)
             return None
 
-    def _carry_out(self, action: Action) -> None:
-        connection = self._connections[action.peer]
+    def _carry_out(self, plan_id: PlanId, action: Action) -> None:
+        with self._changed:
+            connection = self._connections.get(action.peer)
+            held = self._held_and_arriving()
+        if connection is None:
+            return  # It was lost since.
         try:
             match action:
                 case WriteChunk(_, chunk):
                     view = self._store.chunk_bytes(chunk)
-                    connection.write_chunk(self._plan_id, chunk, view)
+                    connection.write_chunk(plan_id, chunk, view)
                     self._progress_s = time.monotonic()
                 case Ask(_, chunk):
-                    connection.ask(self._plan_id, chunk)
+                    connection.ask(plan_id, chunk)
                 case Announce():
-                    connection.announce(self._plan_id, self._store.held_chunks())
+                    connection.announce(plan_id, held)
         except TransportError as error:
-            logging.warning("plan=%d lost=%s: %s", self._plan_id, action.peer, error)
+            logging.warning("plan=%d lost=%s: %s", plan_id, action.peer, error)
             self.lost(connection)
 
-    def _end(self, reason: str) -> None:
-        with self._changed:
-            outcome = MulticastOutcome(
-                plan=self._plan_id,
-                num_missing=self._state.num_missing,
-                lost_peers=self._state.lost_peers,
-                reason=reason if self._state.num_missing else "",
-            )
-        self._observer.ended(outcome)
+    def _held_and_arriving(self) -> bytes:
+        """What need not be sent here: if it comes damaged, we ask for it."""
+        held = bytearray(self._store.held_chunks())
+        for chunk in self._arriving:
+            held[chunk // 8] |= 1 << chunk % 8
+        return bytes(held)
+
+    def _outcome(self, reason: str) -> MulticastOutcome:
+        """How the plan ends now."""
+        self._has_ended = True
+        return MulticastOutcome(
+            plan=self._plan_id,
+            num_missing=self._state.num_missing,
+            lost_peers=self._state.lost_peers,
+            reason=reason if self._state.num_missing else "",
+        )

@@ -3,6 +3,7 @@
 import threading
 
 from jscale.core.ids import PlanId, WorkerId
+from jscale.plan.multicast_plan import MulticastPlan
 from jscale.transport.base import Connection
 from jscale.transport.multicast import MulticastMember
 
@@ -21,6 +22,7 @@ class PlanRouter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._members: dict[int, MulticastMember] = {}
+        self._landings: dict[int, MulticastMember] = {}
         self._connections: list[Connection] = []
         self._early: dict[int, dict[WorkerId, tuple[Connection, bytes]]] = {}
 
@@ -32,7 +34,7 @@ class PlanRouter:
     def add(self, member: MulticastMember) -> None:
         """From now on what is about its plan goes to the member."""
         with self._lock:
-            self._members[member.plan_id] = member
+            self._members[member.plan_id] = self._landings[member.plan_id] = member
             connections = list(self._connections)
             early = self._early.pop(member.plan_id, {})
         for connection in connections:
@@ -41,10 +43,29 @@ class PlanRouter:
         for connection, held in early.values():
             member.announced(connection, held)
 
+    def follow(
+        self, member: MulticastMember, plan_id: PlanId, plan: MulticastPlan
+    ) -> None:
+        """Has a member that was added go on by another plan.
+
+        What was sent by earlier plans still lands; what they announce and ask for is
+        dropped, as peers say it anew.
+        """
+        with self._lock:
+            self._members.pop(member.plan_id, None)
+        member.follow(plan_id, plan)
+        self.add(member)
+
     def remove(self, plan: PlanId) -> None:
-        """What still comes for the plan is dropped. The member is not closed."""
+        """What still comes for the plan is dropped, and for those that it followed.
+
+        The member is not closed.
+        """
         with self._lock:
             self._members.pop(plan, None)
+            gone = self._landings.pop(plan, None)
+            for each in [p for p, m in self._landings.items() if m is gone]:
+                del self._landings[each]
 
     def opened(self, connection: Connection) -> None:
         """There is a new connection, made by either side."""
@@ -57,12 +78,14 @@ class PlanRouter:
 
     def landing(self, plan: int) -> MulticastMember | None:
         """See `Handler.landing`."""
-        return self._members.get(plan)
+        return self._landings.get(plan)
 
     def announced(self, connection: Connection, plan: int, held: bytes) -> None:
         """See `Handler.announced`."""
         with self._lock:
             member = self._members.get(plan)
+            if member is None and plan in self._landings:
+                return
             if member is None:
                 early = self._early.setdefault(plan, {})
                 early[connection.peer] = (connection, held)

@@ -1,3 +1,4 @@
+from jscale.plan import multicast
 from jscale.transport.plan_router import EARLY_PLANS_MAX, PlanRouter
 
 
@@ -13,6 +14,11 @@ class FakeMember:
         self.plan_id = plan_id
         self.members = frozenset(members)
         self.told = []
+
+    def follow(self, plan_id, plan):
+        self.plan_id = plan_id
+        self.members = frozenset(plan.members)
+        self.told.append(("follow", plan_id))
 
     def attach(self, connection):
         self.told.append(("attach", connection.peer))
@@ -92,3 +98,28 @@ def test_frames_go_to_the_member_of_their_plan_until_it_is_removed():
     router.lost(connection)
     assert second.told == [("asked", "w1", 5)]
     assert first.told == [("lost", "w1")]
+
+
+def test_chunks_of_a_plan_that_another_followed_still_land():
+    router, member = PlanRouter(), FakeMember(1)
+    connections = [FakeConnection("w1"), FakeConnection("w2")]
+    for connection in connections:
+        router.opened(connection)
+    router.add(member)
+    router.announced(connections[1], 2, b"\x01")
+    member.told.clear()
+    router.follow(member, 2, multicast(["w0"], ["w2"], 8))
+    assert member.told == [
+        ("follow", 2),
+        ("attach", "w2"),
+        ("announced", "w2", b"\x01"),
+    ]
+    assert router.landing(1) is router.landing(2) is member
+    member.told.clear()
+    router.announced(connections[1], 1, b"")
+    router.asked(connections[1], 1, 3)
+    assert member.told == []
+    router.asked(connections[1], 2, 3)
+    assert member.told == [("asked", "w2", 3)]
+    router.remove(2)
+    assert router.landing(1) is router.landing(2) is None
