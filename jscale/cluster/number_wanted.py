@@ -1,0 +1,128 @@
+"""How many workers are wanted: by people, and by the load that gateways report."""
+
+import dataclasses
+
+from jscale.cluster.messages import LoadReported
+from jscale.core.ids import WorkerId
+from jscale.plan.autoscale import Autoscaler
+from jscale.plan.load_history import Load
+from jscale.plan.scaling_policy import Fleet, ScalingPolicy
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalingBounds:
+    """Between what the load may decide, and what it is to expect.
+
+    Attributes:
+      num_min: fewer workers are never wanted; 0 lets the model scale to zero.
+      num_max: more are never wanted, unless people ask for them.
+      scale_out_ns: what starting a worker is taken to last until one was started.
+      sequences_per_worker: sequences that a worker takes at once.
+    """
+
+    num_min: int
+    num_max: int
+    scale_out_ns: int
+    sequences_per_worker: int
+
+
+class NumberWanted:
+    """Owns the number. Part of a `ManagerState`, pure like it.
+
+    Without a scaling policy the number is what people ask for. With one it follows the
+    load, and what people ask for is the least, until they ask again: so people
+    can prepare for what no gateway has seen yet, and need not switch it on again.
+    """
+
+    def __init__(
+        self, number: int | None, policy: ScalingPolicy | None, bounds: ScalingBounds
+    ) -> None:
+        """Nobody has reported anything yet.
+
+        Args:
+          number: how many at first; None: as many as attach, or the bounds' least.
+          policy: how the load decides; None: it does not.
+          bounds: between what.
+        """
+        self._autoscaler: Autoscaler | None = None
+        self._bounds = bounds
+        self._loads: dict[str, Load] = {}
+        self._started_ns: dict[WorkerId, int] = {}
+        if policy is not None:
+            self._autoscaler = Autoscaler(policy, scale_out_ns=bounds.scale_out_ns)
+            number = bounds.num_min if number is None else number
+        self.number = number
+        """How many are wanted; None: as many as attach."""
+
+    def ask(self, number: int) -> None:
+        """Somebody asks for so many."""
+        self.number = number
+        if self._autoscaler is not None:
+            num_max = max(self._bounds.num_max, number)
+            self._bounds = dataclasses.replace(
+                self._bounds, num_min=number, num_max=num_max
+            )
+
+    def at_least(self, number: int) -> None:
+        """So many are there and were wanted before this manager started, or by hand."""
+        if self.number is not None:
+            self.number = max(self.number, number)
+
+    def one_fewer(self) -> None:
+        """A worker goes by its own wish; others that are on the way stay wanted."""
+        if self.number:
+            self.number -= 1
+
+    def reported(self, gateway: str, report: LoadReported, now_ns: int) -> None:
+        """A gateway says what it has to do. O(gateways)."""
+        self._loads[gateway] = Load(
+            now_ns,
+            num_waiting=report.num_waiting,
+            num_running=report.num_running,
+            num_arrived=report.num_arrived,
+            num_finished=report.num_finished,
+            num_tokens=report.num_tokens,
+            prompt_tokens=report.prompt_tokens,
+        )
+        self._observe(now_ns)
+
+    def gateway_lost(self, gateway: str, now_ns: int) -> None:
+        """What it had to do comes back through others, or not at all."""
+        if self._loads.pop(gateway, None) is not None:
+            self._observe(now_ns)
+
+    def started(self, worker: WorkerId, now_ns: int) -> None:
+        """Its process is asked for."""
+        self._started_ns[worker] = now_ns
+
+    def serves(self, worker: WorkerId, now_ns: int) -> None:
+        """It holds the whole model: so long does it take."""
+        started_ns = self._started_ns.pop(worker, None)
+        if started_ns is not None and self._autoscaler is not None:
+            self._autoscaler.scaled_out(now_ns - started_ns)
+
+    def gone(self, worker: WorkerId) -> None:
+        """It is lost, or never came."""
+        self._started_ns.pop(worker, None)
+
+    def follow_load(self, num_ready: int, now_ns: int) -> None:
+        """Sets the number by the load, if that decides; cheap enough for each event."""
+        if self._autoscaler is None:
+            return
+        assert self.number is not None
+        self.number = self._autoscaler.wanted(
+            Fleet(
+                num_ready=num_ready,
+                num_coming=max(0, self.number - num_ready),
+                num_wanted=self.number,
+                sequences_per_worker=self._bounds.sequences_per_worker,
+                scale_out_ns=self._autoscaler.scale_out_ns,
+                num_min=self._bounds.num_min,
+                num_max=self._bounds.num_max,
+            ),
+            now_ns,
+        )
+
+    def _observe(self, now_ns: int) -> None:
+        if self._autoscaler is not None:
+            self._autoscaler.observe(Load.total(self._loads.values(), now_ns))
