@@ -2,10 +2,15 @@
 
 from absl import flags
 
-from jscale.cluster.config import CACHE_DIR, COMPUTE_DTYPES, ManagerConfig
+from jscale.cluster.config import (
+    AUTO,
+    CACHE_DIR,
+    COMPUTE_DTYPES,
+    SERVED_PLAN_KINDS,
+    ManagerConfig,
+)
 from jscale.cluster.manager import run_manager
 from jscale.launch import cluster_token, mains
-from jscale.plan.kinds import PLAN_KINDS
 
 
 def define_flags() -> None:
@@ -24,9 +29,9 @@ def define_flags() -> None:
     flags.DEFINE_string("cache_dir", CACHE_DIR, "Where converted models are kept.")
     flags.DEFINE_enum(
         "plan_kind",
-        "binomial",
-        sorted(PLAN_KINDS),
-        "How blocks travel between workers; binomial is the fastest for every number.",
+        AUTO,
+        SERVED_PLAN_KINDS,
+        "How blocks travel between workers; auto: by what is known of their links.",
     )
     flags.DEFINE_boolean(
         "executes_while_loading",

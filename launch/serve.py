@@ -6,10 +6,9 @@ import types
 
 from absl import flags, logging
 
-from jscale.cluster.config import CACHE_DIR, COMPUTE_DTYPES
+from jscale.cluster.config import AUTO, CACHE_DIR, COMPUTE_DTYPES, SERVED_PLAN_KINDS
 from jscale.launch import mains
 from jscale.launch.progress import convert_with_progress
-from jscale.plan.kinds import PLAN_KINDS
 from jscale.server.local_cluster import LocalCluster
 from jscale.server.local_cluster_config import LocalClusterConfig
 
@@ -26,7 +25,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "emulate_layer_us", 0, "Microseconds that a layer takes at least; 0: no least."
     )
-    flags.DEFINE_enum("plan_kind", "binomial", sorted(PLAN_KINDS), "How blocks travel.")
+    flags.DEFINE_enum("plan_kind", AUTO, SERVED_PLAN_KINDS, "How blocks travel.")
     flags.DEFINE_boolean("executes_while_loading", True, "Serve with some blocks.")
     flags.DEFINE_integer(
         "max_sequences", 16, "Sequences a replica decodes together: one tile of rows."

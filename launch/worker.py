@@ -28,6 +28,16 @@ def define_flags() -> None:
         None,
         "Emulated rate of its link, Mbit/s each direction; none: as fast as it goes.",
     )
+    flags.DEFINE_float(
+        "nic_mbit_s",
+        None,
+        "Rate of this machine's link, Mbit/s each direction, where machines differ: "
+        "those with slow links are sent blocks last; none: not known.",
+    )
+    flags.DEFINE_string(
+        "host", "", "Name of this machine, if several workers share its link."
+    )
+    flags.DEFINE_string("leaf", "", "Name of the switch that it is plugged into.")
     flags.DEFINE_integer(
         "emulate_layer_us",
         0,

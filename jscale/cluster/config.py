@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Collection
 
 from jscale.core.errors import ConfigError
+from jscale.plan.hypercube import HypercubePlan
 from jscale.plan.kinds import PLAN_KINDS
 
 CACHE_DIR = "~/.cache/jscale"
@@ -11,6 +12,10 @@ CACHE_DIR = "~/.cache/jscale"
 CONTEXT_MAX_DEFAULT = 4096
 """Tokens of a sequence unless more are asked for: contexts that models are trained for
 (128 K) would take all memory for KV pages."""
+
+AUTO = "auto"
+SERVED_PLAN_KINDS = (AUTO, *sorted(PLAN_KINDS.keys() - {HypercubePlan.kind}))
+"""How a manager may be told to send blocks; a hypercube takes powers of two only."""
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
@@ -27,7 +32,8 @@ class ManagerConfig:
       ready_file: written with the real address, and nothing else, once the manager
         listens; None writes none.
       cache_dir: where converted checkpoints go.
-      plan_kind: how blocks travel from the workers that hold them.
+      plan_kind: how blocks travel from the workers that hold them; auto: as suits
+        the links.
       executes_while_loading: targets serve with the blocks they have; without, a
         worker serves once it holds the whole model.
       chunk_size_bytes: what travels at once; None: as suits the size of the model.
@@ -46,7 +52,7 @@ class ManagerConfig:
     num_workers: int | None = 1
     ready_file: str | None = None
     cache_dir: str = CACHE_DIR
-    plan_kind: str = "binomial"
+    plan_kind: str = AUTO
     executes_while_loading: bool = True
     chunk_size_bytes: int | None = None
     kv_mib: int = 2048
@@ -67,7 +73,7 @@ class ManagerConfig:
         _require_at_least("step_rows", self.step_rows, self.max_sequences)
         _require_at_least("max_context", self.max_context, 1)
         _require_one_of("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
-        _require_one_of("plan_kind", self.plan_kind, PLAN_KINDS)
+        _require_one_of("plan_kind", self.plan_kind, SERVED_PLAN_KINDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +87,10 @@ class WorkerConfig:
       data_address: where blocks and activations arrive.
       serve_address: HOST:PORT where gateways attach when it is the head of a replica.
       link_mbit_s: rate of its emulated link, each direction; None: as fast as it goes.
+      nic_mbit_s: rate of its host's real link, each direction, if it should count where
+        blocks are sent: a slow one is sent them last; None: not known.
+      host: name of its machine, the same for workers that share a link; none: alone.
+      leaf: name of the switch that its machine is plugged into.
       emulate_layer_us: a stage takes at least this long per layer, by waiting.
       cache_dir: where compiled executables are kept.
       ships_executables: send compiled executables to others, and take theirs.
@@ -93,6 +103,9 @@ class WorkerConfig:
     data_address: str = "tcp://127.0.0.1:0"
     serve_address: str = "127.0.0.1:0"
     link_mbit_s: float | None = None
+    nic_mbit_s: float | None = None
+    host: str = ""
+    leaf: str = ""
     emulate_layer_us: int = 0
     cache_dir: str = CACHE_DIR
     ships_executables: bool = True
@@ -103,11 +116,10 @@ class WorkerConfig:
             raise ConfigError("--worker is empty: name the worker, w0 say")
         if not self.manager_address:
             raise ConfigError("--manager is empty: give HOST:PORT of the manager")
-        if self.link_mbit_s is not None and self.link_mbit_s <= 0:
-            raise ConfigError(
-                f"link_mbit_s is {self.link_mbit_s}: give a rate over 0, "
-                f"or none for no limit"
-            )
+        for name in ("link_mbit_s", "nic_mbit_s"):
+            rate = getattr(self, name)
+            if rate is not None and rate <= 0:
+                raise ConfigError(f"{name} is {rate}: give a rate over 0, or none")
         _require_at_least("emulate_layer_us", self.emulate_layer_us, 0)
         for name in ("data_address", "serve_address"):
             address = getattr(self, name)

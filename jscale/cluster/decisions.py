@@ -1,18 +1,15 @@
 """What the manager decides, each as a pure function over its records."""
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from jscale.cluster.records import PipelineRecord, TransferRecord, WorkerRecord
+from jscale.cluster.pipeline_book import PipelineBook
+from jscale.cluster.records import WorkerRecord
+from jscale.cluster.roster import Roster
 from jscale.core.ids import PipelineId, WorkerId
 from jscale.engine.config import EngineConfig
 from jscale.plan.execution import ExecutionPipeline, Holdings, PipelinePolicy
 from jscale.plan.execution_policy import ExecutionPolicy
-
-GRACE_NS = 3_000_000_000
-"""How long a target waits for others that were started with it, so that one multicast
-serves them all: process start differs by about a second on a busy machine."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,76 +21,40 @@ class PipelineChoice:
     continues: PipelineId | None
 
 
-def is_complete(record: WorkerRecord, num_blocks: int) -> bool:
-    """Whether the worker holds the whole model."""
-    return len(record.blocks) == num_blocks
+def choose_local_loaders(
+    roster: Roster, now_ns: int, *, all_of_them: bool
+) -> list[WorkerId]:
+    """Who reads a copy of its own although it could be sent the model.
 
-
-def choose_transfers(
-    workers: Mapping[WorkerId, WorkerRecord],
-    transfers: Iterable[TransferRecord],
-    *,
-    num_blocks: int,
-    num_launching: int,
-    now_ns: int,
-) -> list[tuple[WorkerId, tuple[WorkerId, ...]]]:
-    """The multicasts to start now, as (source, targets).
-
-    A source takes part in one multicast at a time. Targets are dealt out evenly to
-    the sources that are free; those that were started together wait for one another,
-    at most `GRACE_NS`.
+    Those whose copy is read faster than their link brings it; or everyone that can.
     """
-    busy = {worker for record in transfers for worker in record.members}
-    free = [record for record in workers.values() if record.worker not in busy]
-    sources = [
-        record.worker
-        for record in free
-        if is_complete(record, num_blocks)
-        and record.has_all_executables
-        and not record.is_leaving
-    ]
-    targets = [
-        record
-        for record in free
-        if not is_complete(record, num_blocks)
-        and not record.is_loading
-        and not record.is_leaving
-        and record.retry_after_ns <= now_ns
-    ]
-    if not sources or not targets:
-        return []
-    waited_ns = now_ns - min(record.attached_ns for record in targets)
-    if num_launching and waited_ns < GRACE_NS:
-        return []
-    sources = sources[: len(targets)]
+
+    def is_faster(record: WorkerRecord) -> bool:
+        return 0 < record.link_bytes_per_s < record.local_copy_bytes_per_s
+
     return [
-        (source, tuple(r.worker for r in targets[index :: len(sources)]))
-        for index, source in enumerate(sources)
+        worker
+        for worker in roster.waiting
+        if (all_of_them or is_faster(roster[worker]))
+        and roster[worker].can_load_from_disk
+        and roster[worker].retry_after_ns <= now_ns
     ]
 
 
-def choose_disk_loader(
-    workers: Mapping[WorkerId, WorkerRecord],
-    transfers: Iterable[TransferRecord],
-    *,
-    num_blocks: int,
-    now_ns: int,
-) -> WorkerId | None:
+def choose_disk_loader(roster: Roster, now_ns: int) -> WorkerId | None:
     """Who reads the model from disk: someone, if no worker holds or reads all of it.
 
     The one that holds most already, so that the least is read; but nobody who is being
-    sent the model, by a source that is leaving say.
+    sent the model, by a source that is leaving say. O(1) unless somebody has to.
     """
-    receiving = {worker for record in transfers for worker in record.pending}
-    staying = [record for record in workers.values() if not record.is_leaving]
-    if any(r.is_loading or is_complete(r, num_blocks) for r in staying):
+    if roster.loading or not roster.waiting:
+        return None
+    if not all(worker in roster.leaving for worker in roster.complete):
         return None
     able = [
-        record
-        for record in staying
-        if record.can_load_from_disk
-        and record.worker not in receiving
-        and record.retry_after_ns <= now_ns
+        roster[worker]
+        for worker in roster.waiting
+        if roster[worker].can_load_from_disk and roster[worker].retry_after_ns <= now_ns
     ]
     if not able:
         return None
@@ -101,8 +62,8 @@ def choose_disk_loader(
 
 
 def choose_pipelines(
-    workers: Mapping[WorkerId, WorkerRecord],
-    pipelines: Iterable[PipelineRecord],
+    roster: Roster,
+    pipelines: PipelineBook,
     *,
     num_blocks: int,
     policy: PipelinePolicy,
@@ -115,25 +76,22 @@ def choose_pipelines(
     pipeline has just failed wait a moment for the next.
     """
     able = {
-        record.worker: record.blocks if record.has_executables else frozenset()
-        for record in workers.values()
-        if not record.is_leaving
-        and (is_complete(record, num_blocks) or not only_complete)
+        worker: record.blocks if record.has_executables else frozenset()
+        for worker, record in roster.items()
+        if not record.is_leaving and (worker in roster.complete or not only_complete)
     }
     current = {r.pipeline: r for r in pipelines if not r.is_closing}
     proposed = policy.propose(Holdings(able, num_blocks), tuple(current))
-    serving: dict[WorkerId, dict[PipelineId, PipelineRecord]] = defaultdict(dict)
-    for record in current.values():
-        for worker in record.serves:
-            serving[worker][record.spec.pipeline] = record
     chosen = []
     for pipeline in proposed:
-        serves = beneficiaries(pipeline, able, num_blocks)
-        found = {id_: r for w in serves for id_, r in serving.get(w, {}).items()}
-        rivals = [found[id_] for id_ in sorted(found)]
-        if any(workers[worker].no_pipeline_before_ns > now_ns for worker in serves):
+        if pipeline in current:
             continue
-        if pipeline not in current and all(record.is_open for record in rivals):
+        serves = beneficiaries(pipeline, able, num_blocks)
+        if any(roster[worker].no_pipeline_before_ns > now_ns for worker in serves):
+            continue
+        found = {r.spec.pipeline: r for w in serves for r in pipelines.serving(w)}
+        rivals = [found[each] for each in sorted(found)]
+        if all(record.is_open for record in rivals):
             older = [r for r in rivals if continues(pipeline, r.pipeline)]
             continued = older[-1].spec.pipeline if older else None
             chosen.append(PipelineChoice(pipeline, serves, continued))
@@ -180,12 +138,9 @@ def beneficiaries(
     return frozenset(incomplete or pipeline.workers)
 
 
-def choose_leavers(
-    workers: Mapping[WorkerId, WorkerRecord], *, num_blocks: int, num_wanted: int
-) -> Sequence[WorkerId]:
+def choose_leavers(roster: Roster, *, num_excess: int) -> Sequence[WorkerId]:
     """Who leaves when fewer are wanted: the incomplete first, then the youngest."""
-    staying = [record for record in workers.values() if not record.is_leaving]
-    excess = max(0, len(staying) - num_wanted)
+    staying = [worker for worker in roster if worker not in roster.leaving]
     youngest_first = staying[::-1]
-    youngest_first.sort(key=lambda record: is_complete(record, num_blocks))
-    return [record.worker for record in youngest_first[:excess]]
+    youngest_first.sort(key=lambda worker: worker in roster.complete)
+    return youngest_first[:num_excess]

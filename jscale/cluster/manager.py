@@ -12,7 +12,7 @@ from absl import logging
 from grpc import aio
 
 from jscale.cluster import events, messages, rpc
-from jscale.cluster.config import ManagerConfig
+from jscale.cluster.config import AUTO, ManagerConfig
 from jscale.cluster.effects import (
     Effect,
     TellGateway,
@@ -41,7 +41,7 @@ def run_manager(config: ManagerConfig) -> None:
     """
     spec, model_path = load_model_spec(config)
     policy = ManagerPolicy(
-        multicast_kind=config.plan_kind,
+        multicast_kind=None if config.plan_kind == AUTO else config.plan_kind,
         executes_while_loading=config.executes_while_loading,
     )
     state = ManagerState(
@@ -67,10 +67,10 @@ class Manager:
 
     async def serve(self) -> None:
         """Listens and runs until the process is told to stop."""
-        stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, self._stop)
         server = aio.server(options=rpc.OPTIONS)
         token = self._config.cluster_token
         handlers = {
@@ -91,9 +91,15 @@ class Manager:
         if self._config.ready_file:
             write_ready_file(Path(self._config.ready_file), address)
         ticker = asyncio.create_task(self._tick())
-        await stop.wait()
-        ticker.cancel()
-        await server.stop(grace=1)
+        try:
+            await self._ended
+        finally:
+            ticker.cancel()
+            await server.stop(grace=1)
+
+    def _stop(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     async def _tick(self) -> None:
         while True:
@@ -103,8 +109,18 @@ class Manager:
     def _step(self, event: events.Event) -> None:
         if not isinstance(event, events.Ticked):
             logging.debug("event %s", event)
-        for effect in self._state.step(event, time.monotonic_ns()):
+        try:
+            wanted = self._state.step(event, time.monotonic_ns())
+        except Exception as error:  # noqa: BLE001 - a bug of ours: end, do not limp on
+            self._fail(error)
+            return
+        for effect in wanted:
             self._carry_out(effect)
+
+    def _fail(self, error: Exception) -> None:
+        """Ends the process: workers go on serving, and tell the next manager all."""
+        if not self._ended.done():
+            self._ended.set_exception(error)
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:

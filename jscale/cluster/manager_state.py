@@ -11,8 +11,8 @@ from jscale.cluster import events, messages
 from jscale.cluster.decisions import (
     choose_disk_loader,
     choose_leavers,
+    choose_local_loaders,
     choose_pipelines,
-    choose_transfers,
     lease_pages,
 )
 from jscale.cluster.effects import (
@@ -23,27 +23,45 @@ from jscale.cluster.effects import (
     TellWorker,
 )
 from jscale.cluster.launches import Launches
+from jscale.cluster.multicast_book import MulticastBook
 from jscale.cluster.pipeline_book import PipelineBook
-from jscale.cluster.records import PipelineRecord, TransferRecord, WorkerRecord
-from jscale.cluster.status import describe_replicas, describe_status
-from jscale.core.ids import PipelineId, PlanId, WorkerId, first_id
+from jscale.cluster.records import PipelineRecord, WorkerRecord
+from jscale.cluster.roster import Roster
+from jscale.cluster.status import describe_replica, describe_status
+from jscale.core.ids import WorkerId, first_id
 from jscale.plan.execution import PipelinePolicy
 from jscale.plan.execution_policy import ExecutionPolicy
 
-RETRY_NS = 500_000_000
-"""How long a worker whose transfer or pipeline failed waits for the next try."""
+REST_NS = 500_000_000
+"""How long a worker whose pipeline failed waits for the next one."""
 
 RELOAD_NS = 5_000_000_000
 """How long a worker that could not read the disk waits for the next try."""
 
 
+PAUSE_NS_PER_WORKER = 20_000
+"""Pipelines are chosen, and people told, at most so often for each worker: choosing
+takes about half of it, so that it takes half of the time however many there are."""
+
+PAUSE_NS_MIN = 5_000_000
+"""A shorter pause, that of 250 workers, is none."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ManagerPolicy:
-    """How the manager chooses."""
+    """How the manager chooses.
+
+    Attributes:
+      execution: which pipelines are open while blocks arrive.
+      multicast_kind: a key of `PLAN_KINDS`; None: what suits the links.
+      executes_while_loading: workers serve with the blocks they have.
+      loads_locally: each worker reads a copy of its own; nothing is multicast.
+    """
 
     execution: PipelinePolicy = dataclasses.field(default_factory=ExecutionPolicy)
-    multicast_kind: str = "binomial"
+    multicast_kind: str | None = None
     executes_while_loading: bool = True
+    loads_locally: bool = False
 
 
 class ManagerState:
@@ -74,20 +92,28 @@ class ManagerState:
         self._model_path = model_path
         self._num_wanted = num_workers
         self._policy = policy or ManagerPolicy()
-        self._effects: list[Effect] = []
-        self._workers: dict[WorkerId, WorkerRecord] = {}
-        self._transfers: dict[PlanId, TransferRecord] = {}
         self._epoch = epoch
         self._wanted_epoch = -1
-        self._next_plan = first_id(epoch) + 1
+        self._effects: list[Effect] = []
+        self._roster = Roster(spec.num_blocks)
+        self._multicasts = MulticastBook(
+            self._roster,
+            self._effects.append,
+            kind=self._policy.multicast_kind,
+            first_id=first_id(epoch),
+        )
         self._pipelines = PipelineBook(
-            self._workers, self._effects.append, first_id(epoch)
+            self._roster, self._effects.append, first_id(epoch)
         )
         self._launches = Launches()
         self._note = ""
         self._gateways: set[str] = set()
-        self._replicas: dict[PipelineId, messages.Replica] = {}
         self._status: messages.StatusChanged | None = None
+        self._has_news = True
+        self._told_ns = 0
+        self._chosen_version = (-1, -1)
+        self._chosen_ns = 0
+        self._rest_ends_ns: set[int] = set()
 
     def step(self, event: events.Event, now_ns: int) -> list[Effect]:
         """The effects of one event, in the order to carry them out."""
@@ -97,7 +123,7 @@ class ManagerState:
             case events.WorkerDetached(worker):
                 self._detach(worker)
             case events.WorkerReported(worker, report):
-                if worker in self._workers:
+                if worker in self._roster:
                     self._report(worker, report, now_ns)
             case events.WorkerProcessEnded(worker, exit_code):
                 if note := self._launches.failed(worker, exit_code, now_ns):
@@ -107,7 +133,7 @@ class ManagerState:
             case events.GatewayDetached(gateway):
                 self._gateways.discard(gateway)
             case events.LauncherAttached(workers):
-                running = [each for each in workers if each not in self._workers]
+                running = [each for each in workers if each not in self._roster]
                 self._launches.attached(running, now_ns)
                 if self._num_wanted is not None:  # They were wanted before a restart.
                     self._num_wanted = max(self._num_wanted, len(workers))
@@ -121,6 +147,7 @@ class ManagerState:
                 if note := self._launches.give_up_late(now_ns):
                     self._note = note
                 self._pipelines.close_late(now_ns)
+        self._has_news = True
         self._reconcile(now_ns)
         effects = self._effects.copy()
         self._effects.clear()
@@ -129,22 +156,13 @@ class ManagerState:
     # --- what happened ---------------------------------------------------------
 
     def _attach(self, hello: messages.WorkerHello, now_ns: int) -> None:
-        if hello.worker in self._workers:
+        if hello.worker in self._roster:
             self._detach(hello.worker)
         came_by_itself = self._launches.arrived(hello.worker)
-        self._workers[hello.worker] = WorkerRecord(
-            worker=hello.worker,
-            data_address=hello.data_address,
-            serve_address=hello.serve_address,
-            attached_ns=now_ns,
-            blocks=frozenset(hello.blocks),
-            bundle=hello.bundle,
-            has_executables=hello.has_executables,
-            has_all_executables=hello.has_all_executables,
-            can_load_from_disk=hello.can_load_from_disk,
-        )
+        record = WorkerRecord.of(hello, now_ns)
+        self._roster.put(record)
         if self._num_wanted is not None and came_by_itself:
-            self._num_wanted = max(self._num_wanted, self._num_staying)
+            self._num_wanted = max(self._num_wanted, self._roster.num_staying)
         self._tell(hello.worker, messages.Welcome(self._spec))
         for spec in hello.pipelines:
             self._pipelines.adopt(hello.worker, spec, now_ns)
@@ -152,7 +170,10 @@ class ManagerState:
     def _attach_gateway(self, hello: messages.GatewayHello) -> None:
         """Tells it all; and learns from it what an earlier manager wanted."""
         self._gateways.add(hello.gateway)
-        replicas = tuple(self._replicas.values())
+        published = self._pipelines.published
+        replicas = tuple(
+            describe_replica(self._spec, self._roster, record) for record in published
+        )
         snapshot = messages.ReplicasChanged(opened=replicas, is_snapshot=True)
         self._effects.append(TellGateway(hello.gateway, snapshot))
         if self._status is not None:
@@ -163,43 +184,43 @@ class ManagerState:
             self._wanted_epoch = hello.wanted_epoch
 
     def _detach(self, worker: WorkerId) -> None:
-        self._workers.pop(worker, None)
-        self._cancel_transfers_of(worker)
-        for record in self._pipelines:
-            if record.uses(worker):
-                self._pipelines.close(record, f"{worker} is lost")
+        self._roster.remove(worker)
+        self._multicasts.lost(worker)
+        for record in self._pipelines.using(worker):
+            self._pipelines.close(record, f"{worker} is lost")
 
     def _report(
         self, worker: WorkerId, report: messages.WorkerReport, now_ns: int
     ) -> None:
         match report:
             case messages.BlockReady(block):
-                blocks = self._workers[worker].blocks | {block}
+                record = self._roster[worker]
+                blocks = record.blocks | {block}
                 is_done = len(blocks) == self._spec.num_blocks
-                is_loading = self._workers[worker].is_loading and not is_done
-                self._update(worker, blocks=blocks, is_loading=is_loading)
+                is_loading = record.is_loading and not is_done
+                self._roster.update(worker, blocks=blocks, is_loading=is_loading)
             case messages.ExecutablesReady():
-                self._update(
+                self._roster.update(
                     worker,
                     has_executables=True,
                     has_all_executables=report.is_complete,
                     bundle=report.bundle,
                 )
             case messages.TransferProgressed():
-                self._update(
+                self._roster.update(
                     worker,
                     received_bytes=report.received_bytes,
                     bytes_per_s=report.bytes_per_s,
                 )
             case messages.TransferEnded(plan, missing_chunks):
-                self._end_transfer(worker, plan, missing_chunks, now_ns)
+                self._multicasts.ended(worker, plan, missing_chunks, now_ns)
             case messages.LoadFailed(reason):
                 self._note = f"{worker} could not load the model: {reason}"
                 retry_ns = now_ns + RELOAD_NS
-                self._update(worker, is_loading=False, retry_after_ns=retry_ns)
+                self._roster.update(worker, is_loading=False, retry_after_ns=retry_ns)
             case messages.LeaveRequested():
                 # Others that are on the way stay wanted.
-                if self._num_wanted and not self._workers[worker].is_leaving:
+                if self._num_wanted and not self._roster[worker].is_leaving:
                     self._num_wanted -= 1
                 self._let_go(worker)
             case _:
@@ -219,85 +240,60 @@ class ManagerState:
                     self._rest(record, now_ns)
                 self._pipelines.closed(worker, pipeline, reason or "closed")
             case messages.PeerLost(peer):
-                for record in self._pipelines:
-                    if record.uses(worker) and record.uses(peer):
+                for record in self._pipelines.using(worker):
+                    if record.uses(peer):
                         self._rest(record, now_ns)
                         self._pipelines.close(record, f"{worker} lost sight of {peer}")
 
     def _rest(self, record: PipelineRecord, now_ns: int) -> None:
         """What has just failed would fail again at once: no pages, or no peer, say."""
-        for worker in record.serves & self._workers.keys():
-            self._update(worker, no_pipeline_before_ns=now_ns + RETRY_NS)
-
-    def _end_transfer(
-        self, worker: WorkerId, plan: PlanId, missing_chunks: int, now_ns: int
-    ) -> None:
-        transfer = self._transfers.get(plan)
-        if transfer is None or worker not in transfer.pending:
-            return
-        pending = transfer.pending - {worker}
-        if missing_chunks:
-            self._update(worker, retry_after_ns=now_ns + RETRY_NS)
-        self._update(worker, bytes_per_s=0.0)
-        if pending:
-            self._transfers[plan] = dataclasses.replace(transfer, pending=pending)
-        else:
-            del self._transfers[plan]
+        for worker in record.serves & self._roster.keys():
+            end_ns = now_ns + REST_NS
+            self._roster.update(worker, no_pipeline_before_ns=end_ns)
+            self._rest_ends_ns.add(end_ns)
 
     # --- what follows ------------------------------------------------------------
 
     def _reconcile(self, now_ns: int) -> None:
+        """Each part costs nothing while what it looks at is as it was."""
         self._reconcile_number(now_ns)
-        self._reconcile_holdings(now_ns)
         self._reconcile_pipelines(now_ns)
-        self._publish()
-        self._retire()
+        self._publish(now_ns)
+        self._pipelines.retire()
+        self._dismiss()
+        self._reconcile_holdings(now_ns)
 
     def _reconcile_number(self, now_ns: int) -> None:
         if self._num_wanted is None:
             return
-        missing = self._num_wanted - self._num_staying
+        missing = self._num_wanted - self._roster.num_staying
         for worker in self._launches.start(missing, now_ns):
             self._effects.append(TellLauncher(messages.LaunchWorker(worker)))
-        for worker in choose_leavers(
-            self._workers,
-            num_blocks=self._spec.num_blocks,
-            num_wanted=self._num_wanted,
-        ):
-            self._let_go(worker)
+        if missing < 0:
+            for worker in choose_leavers(self._roster, num_excess=-missing):
+                self._let_go(worker)
 
     def _reconcile_holdings(self, now_ns: int) -> None:
-        loader = choose_disk_loader(
-            self._workers,
-            self._transfers.values(),
-            num_blocks=self._spec.num_blocks,
-            now_ns=now_ns,
-        )
-        if loader is not None:
-            self._update(loader, is_loading=True)
-            self._tell(loader, messages.LoadFromDisk(self._model_path))
-        for source, targets in choose_transfers(
-            self._workers,
-            self._transfers.values(),
-            num_blocks=self._spec.num_blocks,
-            num_launching=self._launches.num_pending,
-            now_ns=now_ns,
+        for loader in choose_local_loaders(
+            self._roster, now_ns, all_of_them=self._policy.loads_locally
         ):
-            plan = PlanId(self._next_plan)
-            self._next_plan += 1
-            self._transfers[plan] = TransferRecord(plan, source, frozenset(targets))
-            command = messages.JoinMulticast(
-                plan=plan,
-                kind=self._policy.multicast_kind,
-                members=tuple(self._workers[w].member for w in (source, *targets)),
-                bundle=self._workers[source].bundle,
-            )
-            for worker in (source, *targets):
-                self._tell(worker, command)
+            self._read_disk(loader)
+        if not self._policy.loads_locally:
+            num_launching = self._launches.num_pending
+            self._multicasts.reconcile(now_ns, num_launching=num_launching)
+        if (first := choose_disk_loader(self._roster, now_ns)) is not None:
+            self._read_disk(first)
 
     def _reconcile_pipelines(self, now_ns: int) -> None:
+        version = (self._roster.version, self._pipelines.version)
+        ended = {end_ns for end_ns in self._rest_ends_ns if end_ns <= now_ns}
+        is_due = ended or version != self._chosen_version
+        if not is_due or self._is_too_soon(self._chosen_ns, now_ns):
+            return
+        self._rest_ends_ns -= ended
+        self._chosen_ns = now_ns
         for choice in choose_pipelines(
-            self._workers,
+            self._roster,
             self._pipelines,
             num_blocks=self._spec.num_blocks,
             policy=self._policy.execution,
@@ -312,27 +308,25 @@ class ManagerState:
                 continues=choice.continues,
                 now_ns=now_ns,
             )
+        self._chosen_version = (self._roster.version, self._pipelines.version)
 
-    def _publish(self) -> None:
-        """Tell gateways what is open, leaving out what is about to be retired."""
-        superseded = self._pipelines.superseded(self._leaving)
-        replicas = describe_replicas(
-            self._spec,
-            self._workers,
-            self._pipelines,
-            {record.spec.pipeline for record in superseded},
-        )
-        opened = tuple(replicas[p] for p in replicas.keys() - self._replicas.keys())
-        closed = tuple(sorted(self._replicas.keys() - replicas.keys()))
-        self._replicas = replicas
+    def _publish(self, now_ns: int) -> None:
+        """Tell gateways which replicas opened and closed, and people how things are."""
+        opened, closed = self._pipelines.take_changes()
         if opened or closed:
-            in_order = tuple(sorted(opened, key=lambda replica: replica.pipeline))
-            change = messages.ReplicasChanged(opened=in_order, closed=closed)
+            self._has_news = True
+            replicas = tuple(
+                describe_replica(self._spec, self._roster, record) for record in opened
+            )
+            change = messages.ReplicasChanged(opened=replicas, closed=tuple(closed))
             self._effects.append(TellGateways(change))
+        if not self._has_news or self._is_too_soon(self._told_ns, now_ns):
+            return
+        self._has_news, self._told_ns = False, now_ns
         status = describe_status(
             self._spec,
-            self._workers,
-            self._pipelines,
+            self._roster,
+            self._pipelines.opened_now,
             num_wanted=self._num_wanted,
             note=self._missing_note() or self._note,
             epoch=self._epoch,
@@ -341,51 +335,35 @@ class ManagerState:
             self._status = status
             self._effects.append(TellGateways(status))
 
-    def _retire(self) -> None:
-        """Close what newer pipelines supersede, and let those leave who are free."""
-        for record in self._pipelines.superseded(self._leaving):
-            others = [each for each in self._pipelines if each is not record]
-            # Nobody can take over from a last replica: it ends what it has by itself.
-            finish = record.spec.is_local and not any(each.is_open for each in others)
-            self._pipelines.close(record, "superseded or leaving", finish=finish)
-        for worker in self._leaving:
-            is_used = any(record.uses(worker) for record in self._pipelines)
-            if not is_used and not self._workers[worker].is_dismissed:
-                self._cancel_transfers_of(worker)
-                self._update(worker, is_dismissed=True)
+    def _dismiss(self) -> None:
+        """Let those go whom nothing uses any more."""
+        for worker in list(self._roster.leaving):
+            is_needed = self._multicasts.is_source(worker) and not self._roster.senders
+            is_used = bool(self._pipelines.using(worker)) or is_needed
+            if not is_used and not self._roster[worker].is_dismissed:
+                self._multicasts.lost(worker)
+                self._roster.update(worker, is_dismissed=True)
                 self._tell(worker, messages.Leave("fewer workers are wanted"))
 
     # --- small acts --------------------------------------------------------------
 
-    @property
-    def _num_staying(self) -> int:
-        return len(self._workers) - len(self._leaving)
-
-    @property
-    def _leaving(self) -> list[WorkerId]:
-        return [r.worker for r in self._workers.values() if r.is_leaving]
-
-    def _cancel_transfers_of(self, worker: WorkerId) -> None:
-        for transfer in list(self._transfers.values()):
-            if worker not in transfer.members:
-                continue
-            del self._transfers[transfer.plan]
-            for member in sorted(transfer.members & self._workers.keys()):
-                self._tell(member, messages.CancelMulticast(transfer.plan))
-                self._update(member, bytes_per_s=0.0)
+    def _is_too_soon(self, last_ns: int, now_ns: int) -> bool:
+        pause_ns = PAUSE_NS_PER_WORKER * len(self._roster)
+        return pause_ns > PAUSE_NS_MIN and now_ns < last_ns + pause_ns
 
     def _let_go(self, worker: WorkerId) -> None:
-        self._update(worker, is_leaving=True)
+        self._roster.update(worker, is_leaving=True)
         self._launches.let_go(worker)
+        self._pipelines.withdraw_from(worker)
 
-    def _update(self, worker: WorkerId, **changes: object) -> None:
-        record = self._workers[worker]
-        self._workers[worker] = dataclasses.replace(record, **changes)  # type: ignore[arg-type]
+    def _read_disk(self, worker: WorkerId) -> None:
+        self._roster.update(worker, is_loading=True)
+        self._tell(worker, messages.LoadFromDisk(self._model_path))
 
     def _missing_note(self) -> str:
         if self._num_wanted is None or self._launches.is_possible:
             return ""
-        missing = self._num_wanted - self._num_staying
+        missing = self._num_wanted - self._roster.num_staying
         return f"waiting for {missing} more jscale-worker" if missing > 0 else ""
 
     def _tell(self, worker: WorkerId, command: messages.WorkerCommand) -> None:

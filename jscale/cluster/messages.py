@@ -183,12 +183,39 @@ class LoadFromDisk(Message, frozen=True):
 
 
 class JoinMulticast(Message, frozen=True):
-    """Take part in a plan; everything else follows from the order of `members`."""
+    """Take part in a plan: all members are told the same, and the rest follows.
+
+    A member is part of one plan at a time: this one replaces any other, and what has
+    arrived is not sent again.
+
+    Attributes:
+      plan: its number.
+      kind: of every sub-group, a key of `PLAN_KINDS`.
+      groups: a source, and its targets in order, for each sub-group.
+      spares: sources that send nothing by plan; targets ask them when theirs is lost.
+      bundle: the executables that come first.
+    """
 
     plan: PlanId
     kind: str
-    members: tuple[Member, ...]
-    bundle: Bundle | None
+    groups: tuple[tuple[Member, ...], ...]
+    spares: tuple[Member, ...] = ()
+    bundle: Bundle | None = None
+
+    @property
+    def sources(self) -> tuple[Member, ...]:
+        """Who holds the whole model."""
+        return (*(group[0] for group in self.groups), *self.spares)
+
+    @property
+    def targets(self) -> tuple[Member, ...]:
+        """Who is to get what it lacks."""
+        return tuple(member for group in self.groups for member in group[1:])
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Everyone, sources first."""
+        return (*self.sources, *self.targets)
 
 
 class CancelMulticast(Message, frozen=True):

@@ -1,7 +1,7 @@
 """The manager's book of pipelines: from opening to closing, adopted ones too."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from jscale.cluster.effects import Effect, TellWorker
 from jscale.cluster.messages import ClosePipeline, OpenPipeline
@@ -15,7 +15,13 @@ OPEN_TIMEOUT_NS = 30_000_000_000
 
 
 class PipelineBook:
-    """Owns the records of all pipelines. Part of a `ManagerState`, pure like it."""
+    """Owns the records of all pipelines. Part of a `ManagerState`, pure like it.
+
+    A pipeline is *published* while gateways may send to it: from the moment when all
+    its workers have it open until it is superseded, uses a worker that leaves, or
+    closes. What changed is collected for `take_changes`. Every event costs as much as
+    the workers of the pipelines that it is about.
+    """
 
     def __init__(
         self,
@@ -29,9 +35,19 @@ class PipelineBook:
         """
         self._workers = workers
         self._emit = emit
-        self._records: dict[PipelineId, PipelineRecord] = {}
-        self._closed: set[PipelineId] = set()
+        self._first_id = first_id
         self._next = first_id + 1
+        self._records: dict[PipelineId, PipelineRecord] = {}
+        self._using: dict[WorkerId, dict[PipelineId, None]] = {}
+        self._serving: dict[WorkerId, dict[PipelineId, None]] = {}
+        self._unopened: dict[PipelineId, None] = {}
+        self._open: dict[PipelineId, None] = {}
+        self._published: dict[PipelineId, None] = {}
+        self._retiring: dict[PipelineId, None] = {}
+        self._closed_of_others: set[PipelineId] = set()
+        self._news: dict[PipelineId, bool] = {}
+        self.version = 0
+        """Counts what could make other pipelines worth opening."""
 
     def __iter__(self) -> Iterator[PipelineRecord]:
         return iter(list(self._records.values()))
@@ -39,6 +55,34 @@ class PipelineBook:
     def find(self, pipeline: PipelineId) -> PipelineRecord | None:
         """The record, unless the pipeline is closed."""
         return self._records.get(pipeline)
+
+    def using(self, worker: WorkerId) -> list[PipelineRecord]:
+        """Those of which the worker runs a stage, closing ones too."""
+        return [self._records[each] for each in self._using.get(worker, ())]
+
+    def serving(self, worker: WorkerId) -> list[PipelineRecord]:
+        """Those opened for the worker's sake, oldest first, but not closing ones."""
+        found = (self._records[each] for each in self._serving.get(worker, ()))
+        return [record for record in found if not record.is_closing]
+
+    @property
+    def opened_now(self) -> list[PipelineRecord]:
+        """Those that every worker has open."""
+        return [self._records[each] for each in self._open]
+
+    @property
+    def published(self) -> list[PipelineRecord]:
+        """Those that gateways may send to."""
+        return [self._records[each] for each in self._published]
+
+    def take_changes(self) -> tuple[list[PipelineRecord], list[PipelineId]]:
+        """What was published, and what is not any more, since the last call."""
+        opened = [
+            self._records[each] for each, is_open in self._news.items() if is_open
+        ]
+        closed = [each for each, is_open in self._news.items() if not is_open]
+        self._news.clear()
+        return opened, closed
 
     def open(
         self,
@@ -60,6 +104,7 @@ class PipelineBook:
             for stage in pipeline.stages
         )
         spec = PipelineSpec(PipelineId(self._next), stages, num_pages, continues)
+        self._next += 1
         self._add(spec, pipeline, serves, now_ns)
         for worker in spec.workers:
             self._emit(TellWorker(worker, OpenPipeline(spec)))
@@ -71,24 +116,35 @@ class PipelineBook:
         closed there too. For whose sake it was opened is not known any more; its head
         is a good guess, as a target that holds the first blocks is the head.
         """
-        if spec.pipeline in self._closed and len(spec.workers) > 1:
+        pipeline = spec.pipeline
+        known = self._records.get(pipeline)
+        if known is None:
+            is_ours = self._first_id < pipeline < self._next
+            was_closed = is_ours or pipeline in self._closed_of_others
+        else:
+            was_closed = known.is_closing
+        if was_closed and not spec.is_local:
             why = f"closed while {worker} was out of sight"
-            self._emit(TellWorker(worker, ClosePipeline(spec.pipeline, why)))
+            self._emit(TellWorker(worker, ClosePipeline(pipeline, why)))
             return
-        if spec.pipeline not in self._records:
-            pipeline = ExecutionPipeline(
-                tuple(Stage(s.worker, s.first_block, s.num_blocks) for s in spec.stages)
+        if known is None:
+            stages = tuple(
+                Stage(s.worker, s.first_block, s.num_blocks) for s in spec.stages
             )
-            self._add(spec, pipeline, frozenset({spec.head}), now_ns)
-        self.opened(worker, spec.pipeline)
+            cut = ExecutionPipeline(stages)
+            self._add(spec, cut, frozenset({spec.head}), now_ns)
+        self.opened(worker, pipeline)
 
     def opened(self, worker: WorkerId, pipeline: PipelineId) -> None:
         """The worker has its stages ready."""
-        if pipeline in self._records:
-            record = self._records[pipeline]
-            self._records[pipeline] = dataclasses.replace(
-                record, opened_by=record.opened_by | {worker}
-            )
+        record = self._records.get(pipeline)
+        if record is None or worker not in record.spec.workers:
+            return
+        was_open = record.is_open
+        record = dataclasses.replace(record, opened_by=record.opened_by | {worker})
+        self._records[pipeline] = record
+        if record.is_open and not was_open:
+            self._has_opened(record)
 
     def closed(self, worker: WorkerId, pipeline: PipelineId, reason: str) -> None:
         """The worker holds nothing of it any more: it is closed everywhere."""
@@ -107,49 +163,83 @@ class PipelineBook:
         """Has every worker close it; it is forgotten when all that live have."""
         pipeline = record.spec.pipeline
         if not record.is_closing:
+            self.version += 1
             self._records[pipeline] = dataclasses.replace(record, is_closing=True)
-            self._closed.add(pipeline)
+            self._withdraw(pipeline)
+            for members in (self._unopened, self._open, self._retiring):
+                members.pop(pipeline, None)
+            if pipeline <= self._first_id:
+                self._closed_of_others.add(pipeline)
+            continued_by = self._continued_by(record)
             for worker in record.spec.workers:
                 if worker in self._workers:
-                    command = ClosePipeline(
-                        pipeline, reason, finish, self._continued_by(pipeline)
-                    )
+                    command = ClosePipeline(pipeline, reason, finish, continued_by)
                     self._emit(TellWorker(worker, command))
         self._forget_if_closed(pipeline)
 
     def close_late(self, now_ns: int) -> None:
         """Closes those that are not open in time."""
-        for record in self:
-            waits = not record.is_open and not record.is_closing
-            if waits and now_ns >= record.deadline_ns:
+        for pipeline in list(self._unopened):
+            record = self._records[pipeline]
+            if now_ns >= record.deadline_ns:
                 self.close(record, "its workers were not ready in time")
 
-    def superseded(self, leaving: Collection[WorkerId]) -> list[PipelineRecord]:
-        """Those that newer ones serve instead, or that use a worker that leaves."""
-        newest: dict[WorkerId, PipelineId] = {}
-        for record in self:
-            if record.is_open:
-                for worker in record.serves:
-                    pipeline = record.spec.pipeline
-                    newest[worker] = max(newest.get(worker, pipeline), pipeline)
-        return [
-            record
-            for record in self
-            if not record.is_closing
-            and (
-                not set(leaving).isdisjoint(record.spec.workers)
-                or any(
-                    record.spec.pipeline < newest.get(worker, record.spec.pipeline)
-                    for worker in record.serves
-                )
-            )
-        ]
+    def withdraw_from(self, worker: WorkerId) -> None:
+        """The worker leaves: what uses it is to be closed."""
+        for record in self.using(worker):
+            if not record.is_closing:
+                self._supersede(record.spec.pipeline)
 
-    def _continued_by(self, pipeline: PipelineId) -> PipelineId | None:
+    def retire(self) -> None:
+        """Closes what newer pipelines serve instead, or what uses a leaving worker.
+
+        Call it after what changed was told to gateways, who then send nothing more.
+        """
+        for pipeline in list(self._retiring):
+            record = self._records[pipeline]
+            # Nobody can take over from a last replica: it ends what it has by itself.
+            is_last = not self._open.keys() - {pipeline}
+            finish = record.spec.is_local and is_last
+            self.close(record, "superseded or leaving", finish=finish)
+
+    def _has_opened(self, record: PipelineRecord) -> None:
+        pipeline = record.spec.pipeline
+        self.version += 1
+        self._unopened.pop(pipeline, None)
+        self._open[pipeline] = None
+        self._published[pipeline] = None
+        self._news[pipeline] = True
+        is_leaving = any(
+            worker in self._workers and self._workers[worker].is_leaving
+            for worker in record.spec.workers
+        )
+        if is_leaving:
+            self._supersede(pipeline)
+        for worker in record.serves:
+            for other in self.serving(worker):
+                if other.spec.pipeline < pipeline:
+                    self._supersede(other.spec.pipeline)
+                elif other.spec.pipeline > pipeline and other.is_open:
+                    self._supersede(pipeline)
+
+    def _supersede(self, pipeline: PipelineId) -> None:
+        self._retiring[pipeline] = None
+        self._withdraw(pipeline)
+
+    def _withdraw(self, pipeline: PipelineId) -> None:
+        if pipeline in self._published:
+            del self._published[pipeline]
+            if self._news.get(pipeline):
+                del self._news[pipeline]  # Nobody was told of it yet.
+            else:
+                self._news[pipeline] = False
+
+    def _continued_by(self, record: PipelineRecord) -> PipelineId | None:
         """The open pipeline that takes the sequences over, if there is one."""
-        for record in self:
-            if record.is_open and record.spec.continues == pipeline:
-                return record.spec.pipeline
+        for worker in record.serves:
+            for other in self.serving(worker):
+                if other.is_open and other.spec.continues == record.spec.pipeline:
+                    return other.spec.pipeline
         return None
 
     def _add(
@@ -159,7 +249,7 @@ class PipelineBook:
         serves: frozenset[WorkerId],
         now_ns: int,
     ) -> None:
-        self._next = max(self._next, spec.pipeline + 1)
+        self.version += 1
         self._records[spec.pipeline] = PipelineRecord(
             spec=spec,
             pipeline=pipeline,
@@ -168,10 +258,25 @@ class PipelineBook:
             closed_by=frozenset(),
             deadline_ns=now_ns + OPEN_TIMEOUT_NS,
         )
+        self._unopened[spec.pipeline] = None
+        for worker in spec.workers:
+            self._using.setdefault(worker, {})[spec.pipeline] = None
+        for worker in serves:
+            self._serving.setdefault(worker, {})[spec.pipeline] = None
 
     def _forget_if_closed(self, pipeline: PipelineId) -> None:
         record = self._records.get(pipeline)
-        if record is not None and record.is_closing:
-            alive = {w for w in record.spec.workers if w in self._workers}
-            if record.closed_by >= alive:
-                del self._records[pipeline]
+        if record is None or not record.is_closing:
+            return
+        alive = {w for w in record.spec.workers if w in self._workers}
+        if record.closed_by >= alive:
+            self.version += 1
+            del self._records[pipeline]
+            for index, workers in (
+                (self._using, record.spec.workers),
+                (self._serving, record.serves),
+            ):
+                for worker in workers:
+                    index[worker].pop(pipeline, None)
+                    if not index[worker]:
+                        del index[worker]

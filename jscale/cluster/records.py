@@ -1,8 +1,9 @@
 """What the manager remembers: frozen records, replaced when something happens."""
 
 import dataclasses
+from typing import Self
 
-from jscale.cluster.messages import Bundle, Member
+from jscale.cluster.messages import Bundle, Member, WorkerHello
 from jscale.core.ids import PlanId, WorkerId
 from jscale.pipeline.messages import PipelineSpec
 from jscale.plan.execution import ExecutionPipeline
@@ -10,7 +11,7 @@ from jscale.plan.execution import ExecutionPipeline
 
 @dataclasses.dataclass(frozen=True)
 class WorkerRecord:
-    """One attached worker."""
+    """One attached worker. `plan` is the multicast that it is to receive by."""
 
     worker: WorkerId
     data_address: str
@@ -24,10 +25,34 @@ class WorkerRecord:
     is_loading: bool = False
     is_leaving: bool = False
     is_dismissed: bool = False
+    plan: PlanId | None = None
+    host: str = ""
+    leaf: str = ""
+    link_bytes_per_s: float = 0.0
+    local_copy_bytes_per_s: float = 0.0
     retry_after_ns: int = 0
     no_pipeline_before_ns: int = 0
     received_bytes: int = 0
     bytes_per_s: float = 0.0
+
+    @classmethod
+    def of(cls, hello: WorkerHello, now_ns: int) -> Self:
+        """A worker as it introduces itself."""
+        return cls(
+            worker=hello.worker,
+            data_address=hello.data_address,
+            serve_address=hello.serve_address,
+            attached_ns=now_ns,
+            blocks=frozenset(hello.blocks),
+            bundle=hello.bundle,
+            has_executables=hello.has_executables,
+            has_all_executables=hello.has_all_executables,
+            can_load_from_disk=hello.can_load_from_disk,
+            host=hello.host,
+            leaf=hello.leaf,
+            link_bytes_per_s=hello.link_bytes_per_s,
+            local_copy_bytes_per_s=hello.local_copy_bytes_per_s,
+        )
 
     @property
     def member(self) -> Member:
@@ -37,16 +62,20 @@ class WorkerRecord:
 
 @dataclasses.dataclass(frozen=True)
 class TransferRecord:
-    """A multicast that is under way; `pending` are the targets still receiving."""
+    """The multicast that is under way.
+
+    `pending` are the targets whose part is not over.
+    """
 
     plan: PlanId
-    source: WorkerId
+    sources: frozenset[WorkerId]
     pending: frozenset[WorkerId]
+    started_ns: int
 
     @property
     def members(self) -> frozenset[WorkerId]:
         """Everyone who still has to do with it."""
-        return self.pending | {self.source}
+        return self.pending | self.sources
 
 
 @dataclasses.dataclass(frozen=True)

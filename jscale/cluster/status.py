@@ -1,6 +1,6 @@
 """The manager's records as gateways and people are told of them."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from jscale.cluster.messages import (
     ModelSpec,
@@ -9,41 +9,44 @@ from jscale.cluster.messages import (
     WorkerStatus,
 )
 from jscale.cluster.records import PipelineRecord, WorkerRecord
-from jscale.core.ids import PipelineId, WorkerId
+from jscale.core.ids import WorkerId
 
 
-def describe_replicas(
-    spec: ModelSpec,
-    workers: Mapping[WorkerId, WorkerRecord],
-    pipelines: Iterable[PipelineRecord],
-    retiring: Collection[PipelineId],
-) -> dict[PipelineId, Replica]:
-    """Every open pipeline that is not about to be retired, and what it can take."""
-    return {
-        record.spec.pipeline: Replica(
-            pipeline=record.spec.pipeline,
-            head=record.spec.head,
-            serve_address=workers[record.spec.head].serve_address,
-            is_local=record.spec.is_local,
-            capacity=spec.engine.max_sequences * len(record.spec.stages),
-            workers=record.spec.workers,
-        )
-        for record in pipelines
-        if record.is_open and record.spec.pipeline not in retiring
-    }
+def describe_replica(
+    spec: ModelSpec, workers: Mapping[WorkerId, WorkerRecord], record: PipelineRecord
+) -> Replica:
+    """An open pipeline, and what it can take."""
+    return Replica(
+        pipeline=record.spec.pipeline,
+        head=record.spec.head,
+        serve_address=workers[record.spec.head].serve_address,
+        is_local=record.spec.is_local,
+        capacity=spec.engine.max_sequences * len(record.spec.stages),
+        workers=record.spec.workers,
+    )
 
 
 def describe_status(
     spec: ModelSpec,
     workers: Mapping[WorkerId, WorkerRecord],
-    pipelines: Iterable[PipelineRecord],
+    open_now: Iterable[PipelineRecord],
     *,
     num_wanted: int | None,
     note: str,
     epoch: int,
 ) -> StatusChanged:
-    """The cluster as people see it."""
-    open_now = [record for record in pipelines if record.is_open]
+    """The cluster as people see it. O(workers + pipelines)."""
+    pipelines = tuple(record.spec for record in open_now)
+    local = {pipeline.head for pipeline in pipelines if pipeline.is_local}
+    used = {worker for pipeline in pipelines for worker in pipeline.workers}
+
+    def phase(record: WorkerRecord) -> str:
+        if record.is_leaving:
+            return "LEAVING"
+        if record.worker in local:
+            return "LOCAL"
+        return "PIPELINED" if record.worker in used else "LOADING"
+
     return StatusChanged(
         model_name=spec.model_name,
         block_sizes_bytes=spec.block_sizes_bytes,
@@ -51,23 +54,14 @@ def describe_status(
         workers=tuple(
             WorkerStatus(
                 worker=record.worker,
-                phase=_phase(record, open_now),
+                phase=phase(record),
                 blocks=tuple(sorted(record.blocks)),
                 received_bytes=record.received_bytes,
                 bytes_per_s=record.bytes_per_s,
             )
             for record in sorted(workers.values(), key=lambda r: r.worker)
         ),
-        pipelines=tuple(record.spec for record in open_now),
+        pipelines=pipelines,
         note=note,
         epoch=epoch,
     )
-
-
-def _phase(record: WorkerRecord, open_now: list[PipelineRecord]) -> str:
-    if record.is_leaving:
-        return "LEAVING"
-    used = [pipeline for pipeline in open_now if pipeline.uses(record.worker)]
-    if any(pipeline.spec.is_local for pipeline in used):
-        return "LOCAL"
-    return "PIPELINED" if used else "LOADING"

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from absl import logging
 
 from jscale.cluster import worker_events as events
+from jscale.cluster.arrangement import plan_of
 from jscale.cluster.messages import JoinMulticast, Member
 from jscale.cluster.peers import Peers
 from jscale.core.errors import TransportError
 from jscale.core.ids import PlanId, WorkerId
 from jscale.core.units import NS_PER_MS, NS_PER_S
-from jscale.plan.kinds import multicast
 from jscale.store.block_store import BlockStore
 from jscale.transport.multicast import (
     MulticastMember,
@@ -43,10 +43,14 @@ class Transfers:
         """Takes part in a plan; earlier ones that have ended are closed for good."""
         self.stop_all()
         store.reserve_executables(command.bundle.size_bytes if command.bundle else 0)
-        names = [member.worker for member in command.members]
+        plan = plan_of(
+            command,
+            store.chunks.num_chunks,
+            num_leading=len(store.chunks.chunks_of(events.EXECUTABLES_REGION)),
+        )
         member = MulticastMember(
             command.plan,
-            multicast(names[:1], names[1:], store.chunks.num_chunks, kind=command.kind),
+            plan,
             self._worker,
             store,
             _Observer(self._post, store),
@@ -55,7 +59,7 @@ class Transfers:
         self._peers.plans.add(member)
         member.start()
         # Of two members the earlier connects, so that there is one connection.
-        later = command.members[names.index(self._worker) + 1 :]
+        later = command.members[plan.index_of(self._worker) + 1 :]
         partners = [each for each in later if each.worker in member.peers]
         thread = threading.Thread(
             target=self._connect, args=(member, partners), name="connect", daemon=True

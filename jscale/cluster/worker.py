@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import logging
 from grpc import aio
 
-from jscale.cluster import rpc
+from jscale.cluster import messages, rpc
 from jscale.cluster import worker_effects as effects
 from jscale.cluster import worker_events as events
 from jscale.cluster.config import WorkerConfig
@@ -99,10 +99,7 @@ class Worker:
         serve_address = await rpc.listen(server, self._config.serve_address)
         await server.start()
         self._state = WorkerState(
-            self._name,
-            data_address=listener.address,
-            serve_address=serve_address,
-            can_load_from_disk=self._config.can_load_from_disk,
+            _identity(self._config, listener.address, serve_address)
         )
         logging.info(
             "worker=%s data=%s serve=%s", self._name, listener.address, serve_address
@@ -234,6 +231,22 @@ class Worker:
                 self._loader.device.post(lambda h: h.take_sampled(message))
             case PipelineBroken():
                 self._loader.device.post(lambda h: h.take_broken(message))
+
+
+def _identity(
+    config: WorkerConfig, data_address: str, serve_address: str
+) -> messages.WorkerHello:
+    """What never changes of a worker."""
+    link_mbit_s = config.link_mbit_s or config.nic_mbit_s
+    return messages.WorkerHello(
+        worker=WorkerId(config.worker),
+        data_address=data_address,
+        serve_address=serve_address,
+        can_load_from_disk=config.can_load_from_disk,
+        host=config.host,
+        leaf=config.leaf,
+        link_bytes_per_s=mbit_to_bytes_per_s(link_mbit_s) if link_mbit_s else 0,
+    )
 
 
 class _Outbox(Outbox):

@@ -7,12 +7,14 @@ it anew, and nothing stops serving meanwhile.
 
 import enum
 
+import msgspec
+
 from jscale.cluster import messages
 from jscale.cluster import worker_effects as effects
 from jscale.cluster import worker_events as events
 from jscale.cluster.worker_effects import WorkerEffect
 from jscale.cluster.worker_events import EXECUTABLES_REGION, WorkerEvent
-from jscale.core.ids import PipelineId, PlanId, WorkerId
+from jscale.core.ids import PipelineId, PlanId
 from jscale.pipeline.messages import PipelineSpec
 
 
@@ -28,18 +30,10 @@ class Executables(enum.Enum):
 class WorkerState:
     """Owns what a worker holds and takes part in. Owned by the worker's event loop."""
 
-    def __init__(
-        self,
-        worker: WorkerId,
-        *,
-        data_address: str,
-        serve_address: str,
-        can_load_from_disk: bool = True,
-    ) -> None:
-        self._worker = worker
-        self._data_address = data_address
-        self._serve_address = serve_address
-        self._can_load_from_disk = can_load_from_disk
+    def __init__(self, identity: messages.WorkerHello) -> None:
+        """A worker that holds nothing; `identity` is what never changes of it."""
+        self._identity = identity
+        self._worker = identity.worker
         self._spec: messages.ModelSpec | None = None
         self._blocks: set[int] = set()
         self._executables = Executables.NONE
@@ -92,16 +86,13 @@ class WorkerState:
                 return self._stages_changed(event)
 
     def _hello(self) -> list[WorkerEffect]:
-        hello = messages.WorkerHello(
-            worker=self._worker,
-            data_address=self._data_address,
-            serve_address=self._serve_address,
+        hello = msgspec.structs.replace(
+            self._identity,
             blocks=tuple(sorted(self._blocks)),
             bundle=self._bundle,
             has_executables=self._has_executables,
             has_all_executables=self._executables is Executables.COMPLETE,
             pipelines=tuple(self._pipelines.values()),
-            can_load_from_disk=self._can_load_from_disk,
         )
         again: list[WorkerEffect] = [effects.Report(hello)]
         if self._is_stopping:
@@ -120,14 +111,7 @@ class WorkerState:
                     effects.ReadFromDisk(path),
                 ]
             case messages.JoinMulticast():
-                self._transfers.add(command.plan)
-                is_source = command.members[0].worker == self._worker
-                if not is_source:
-                    return [
-                        *self._need_executables(command.bundle, "the source has none"),
-                        effects.StartMulticast(command),
-                    ]
-                return [effects.StartMulticast(command)]
+                return self._join(command)
             case messages.CancelMulticast(plan):
                 if plan not in self._transfers:
                     return []
@@ -143,6 +127,18 @@ class WorkerState:
                 return [effects.CloseStages(pipeline, reason, finish, continued_by)]
             case messages.Leave(reason):
                 return [effects.Exit(reason)]
+
+    def _join(self, command: messages.JoinMulticast) -> list[WorkerEffect]:
+        """Takes part in this plan, and in no other any more."""
+        self._transfers = {command.plan}
+        self._unverified.clear()
+        sources = {member.worker for member in command.sources}
+        if self._worker in sources:
+            return [effects.StartMulticast(command)]
+        return [
+            *self._need_executables(command.bundle, "the source has none"),
+            effects.StartMulticast(command),
+        ]
 
     def _welcomed(
         self, spec: messages.ModelSpec, protocol_version: int

@@ -92,13 +92,20 @@ class MulticastPlan(abc.ABC):
 
     @property
     def source(self) -> WorkerId:
-        """The first of the sources: whom to ask for what did not come."""
+        """The first of the sources."""
         return self.members[0]
 
     @property
     def sources(self) -> tuple[WorkerId, ...]:
         """Who holds every chunk from the start; member 0 alone in most kinds."""
         return self.members[:1]
+
+    def helpers_of(self, index: int) -> tuple[WorkerId, ...]:
+        """Whom member `index` asks for what did not come, the first of them first.
+
+        They hold every chunk, and expect to be asked.
+        """
+        return self.sources if index >= len(self.sources) else ()
 
     @property
     def targets(self) -> tuple[WorkerId, ...]:

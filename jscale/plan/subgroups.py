@@ -8,6 +8,9 @@ from jscale.core.errors import ConfigError
 from jscale.core.ids import WorkerId
 from jscale.plan.multicast_plan import MulticastPlan
 
+HELPERS_MAX = 3
+"""Sources that a target may ask, so that two may be lost; each is connected to it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SubgroupPlan(MulticastPlan):
@@ -70,6 +73,15 @@ class SubgroupPlan(MulticastPlan):
         """Who holds every chunk from the start."""
         num_targets = sum(len(plan.targets) for plan in self.subgroups)
         return self.members[: self.num_members - num_targets]
+
+    def helpers_of(self, index: int) -> tuple[WorkerId, ...]:
+        """The source of its sub-group; then others, each sub-group different ones."""
+        number = self._subgroup_of.get(index)
+        if number is None or index < len(self.sources):
+            return ()
+        first = self.sources.index(self.subgroups[number].source)
+        in_turn = (*self.sources[first:], *self.sources[:first])
+        return in_turn[:HELPERS_MAX]
 
     @functools.cached_property
     def num_steps(self) -> int:

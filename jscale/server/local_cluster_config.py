@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jscale.cluster.config import CACHE_DIR
+from jscale.cluster.config import AUTO, CACHE_DIR
 from jscale.core.errors import ConfigError
 
 
@@ -37,7 +37,7 @@ class LocalClusterConfig:
     address: str = "127.0.0.1:0"
     link_mbit_s: float | None = None
     emulate_layer_us: int = 0
-    plan_kind: str = "binomial"
+    plan_kind: str = AUTO
     executes_while_loading: bool = True
     max_sequences: int = 16
     step_rows: int = 128

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from jscale.cluster import worker_events as events
+from jscale.cluster.arrangement import plan_of
 from jscale.cluster.messages import JoinMulticast
 from jscale.core.ids import PlanId, WorkerId
-from jscale.plan.kinds import multicast
 from jscale.plan.multicast_plan import MulticastPlan
 from jscale.simulation.chunk_store import SimulatedStore
 from jscale.simulation.clock import VirtualClock
@@ -20,12 +20,13 @@ class Plans:
     def __init__(self) -> None:
         self._plans: dict[PlanId, MulticastPlan] = {}
 
-    def find(self, command: JoinMulticast, num_chunks: int) -> MulticastPlan:
+    def find(
+        self, command: JoinMulticast, num_chunks: int, num_leading: int
+    ) -> MulticastPlan:
         """What the command means."""
         plan = self._plans.get(command.plan)
         if plan is None:
-            names = [member.worker for member in command.members]
-            plan = multicast(names[:1], names[1:], num_chunks, kind=command.kind)
+            plan = plan_of(command, num_chunks, num_leading=num_leading)
             self._plans[command.plan] = plan
         return plan
 
@@ -151,7 +152,9 @@ class SimulatedTransfers:
         early = self._early.pop(command.plan, None)
         if early is None:
             return  # It was stopped before it began.
-        plan = self._plans.find(command, self._store.chunks.num_chunks)
+        chunks = self._store.chunks
+        num_leading = len(chunks.chunks_of(events.EXECUTABLES_REGION))
+        plan = self._plans.find(command, chunks.num_chunks, num_leading)
         member = SimulatedMember(
             command.plan, plan, self._worker, self._store, self, self._clock
         )

@@ -46,7 +46,7 @@ class SimulatedWorker:
         self._is_stepping = False
         self._ran_ns: int | None = None
         self.state = WorkerState(
-            name, data_address=f"sim://{name}", serve_address=f"{name}:1"
+            messages.WorkerHello(name, f"sim://{name}", f"{name}:1")
         )
 
     # --- its life ----------------------------------------------------------------

@@ -54,7 +54,7 @@ class MulticastState:
           me: a member of the plan.
           held: the chunks that are here: chunk i is bit `i % 8` of byte `i // 8`.
         """
-        self._source = plan.source
+        self._helpers = plan.helpers_of(plan.index_of(me))
         self._is_held = bytearray(_flags(held, plan.num_chunks))
         self._num_missing = plan.num_chunks - sum(self._is_held)
         self._expected: dict[WorkerId, set[int]] = {}
@@ -75,9 +75,11 @@ class MulticastState:
         for transfer in plan.sends(me):
             send = (transfer.step, transfer.target, transfer.chunk)
             self._by_peer.setdefault(transfer.target, []).append(send)
-        # Whoever loses its peer asks the source, who therefore knows everyone.
-        helpers = plan.members if me == plan.source else (plan.source,)
-        self.peers = frozenset({*helpers, *self._expected, *self._by_peer} - {me})
+        # Whoever loses its peer asks a source, which therefore knows those it helps.
+        helped = _helped_by(plan, me)
+        self.peers = frozenset(
+            {*self._helpers, *helped, *self._expected, *self._by_peer} - {me}
+        )
 
     @property
     def num_missing(self) -> int:
@@ -193,18 +195,30 @@ class MulticastState:
             self._by_chunk.setdefault(chunk, []).append(send)
 
     def _ask(self, chunk: int, damaged_by: WorkerId | None = None) -> None:
-        """Asks for the chunk: the plan's source, as it holds all, or else who can.
+        """Asks for the chunk: a source, as it holds all, or else who can.
 
         Others may be waiting for this very chunk from us, so they come last.
         """
         num_asks = self._num_asks[chunk] = self._num_asks.get(chunk, 0) + 1
-        candidates = (self._source, damaged_by, *sorted(self._expected))
+        candidates = (*self._helpers, damaged_by, *sorted(self._expected))
         helper = next((peer for peer in candidates if peer in self._connected), None)
         if helper is None or num_asks > ASKS_PER_CHUNK_MAX:
             self._unreachable.add(chunk)
             return
         self._expected.setdefault(helper, set()).add(chunk)
         self._urgent.append(Ask(helper, chunk))
+
+
+def _helped_by(plan: MulticastPlan, me: WorkerId) -> list[WorkerId]:
+    """Those that may ask this member, if it is a source."""
+    if me not in plan.sources:
+        return []
+    first = len(plan.sources)
+    return [
+        member
+        for index, member in enumerate(plan.targets, first)
+        if me in plan.helpers_of(index)
+    ]
 
 
 def _flags(held: bytes, num_chunks: int) -> list[int]:

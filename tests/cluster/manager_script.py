@@ -69,7 +69,7 @@ class ManagerScript:
         pipelines: list[PipelineSpec] = []
         for word in words:
             if word.startswith("blocks="):
-                blocks = tuple(int(block) for block in word[7:].split(","))
+                blocks = read_blocks(word[7:])
             if word.startswith("pipeline="):
                 pipelines.append(self.parse_pipeline(word[9:]))
         has_executables = "executables" in words
@@ -95,10 +95,9 @@ class ManagerScript:
 
     def do_blocks(self, worker: str, blocks: str) -> list[events.Event]:
         """`blocks w1 0-2`: these are ready there."""
-        first, _, last = blocks.partition("-")
         return [
             self._report(worker, messages.BlockReady(block))
-            for block in range(int(first), int(last or first) + 1)
+            for block in read_blocks(blocks)
         ]
 
     def do_executables(self, worker: str) -> list[events.Event]:
@@ -200,7 +199,9 @@ class ManagerScript:
             case messages.LoadFromDisk(path):
                 return f"{name} {path}"
             case messages.JoinMulticast():
-                members = " ".join(member.worker for member in command.members)
+                groups = [" ".join(m.worker for m in group) for group in command.groups]
+                spares = [f"spare {member.worker}" for member in command.spares]
+                members = ", ".join((*groups, *spares))
                 return f"{name} {show_id(command.plan)}: {members}"
             case messages.CancelMulticast(plan):
                 return f"{name} {show_id(plan)}"
@@ -259,6 +260,15 @@ def show_id(number: int) -> str:
 def read_id(text: str) -> int:
     epoch, _, rest = text.rpartition(":")
     return first_id(int(epoch or 0)) + int(rest)
+
+
+def read_blocks(text: str) -> tuple[int, ...]:
+    """`0,2` or `0-2`."""
+    blocks: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        blocks += range(int(first), int(last or first) + 1)
+    return tuple(blocks)
 
 
 def show_replica(replica: messages.Replica) -> str:

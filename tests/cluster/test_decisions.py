@@ -1,14 +1,18 @@
 """What the manager decides, function by function."""
 
+import dataclasses
+import random
+
 import pytest
 
 from jscale.cluster.decisions import (
     choose_leavers,
-    choose_transfers,
+    choose_local_loaders,
     continues,
     lease_pages,
 )
-from jscale.cluster.records import TransferRecord, WorkerRecord
+from jscale.cluster.records import WorkerRecord
+from jscale.cluster.roster import Roster
 from jscale.core.ids import PlanId, WorkerId
 from jscale.engine.config import EngineConfig
 from jscale.plan.execution import ExecutionPipeline
@@ -33,29 +37,57 @@ def pipeline(blocks: str) -> ExecutionPipeline:
     return ExecutionPipeline.of_workers([WorkerId(name) for name in blocks.split()])
 
 
-def test_targets_are_dealt_out_evenly_to_the_sources_that_are_free() -> None:
-    workers = {f"w{i}": worker(f"w{i}", 4 if i < 3 else 0) for i in range(8)}
-    busy = TransferRecord(PlanId(1), WorkerId("w1"), frozenset({WorkerId("w7")}))
-    assert choose_transfers(
-        workers, [busy], num_blocks=4, num_launching=0, now_ns=0
-    ) == [("w0", ("w3", "w5")), ("w2", ("w4", "w6"))]
-
-
-@pytest.mark.parametrize(("now_s", "starts"), [(0, False), (2.9, False), (3, True)])
-def test_targets_wait_for_those_on_the_way_but_not_for_ever(
-    now_s: float, starts: bool
-) -> None:
-    workers = {"w0": worker("w0", 4), "w1": worker("w1", 0)}
-    chosen = choose_transfers(
-        workers, [], num_blocks=4, num_launching=1, now_ns=int(now_s * 1e9)
-    )
-    assert bool(chosen) == starts
+def roster(*records: WorkerRecord) -> Roster:
+    made = Roster(num_blocks=4)
+    for record in records:
+        made.put(record)
+    return made
 
 
 def test_the_incomplete_leave_first_then_the_youngest() -> None:
-    workers = {f"w{i}": worker(f"w{i}", 4 if i != 1 else 2) for i in range(4)}
-    assert choose_leavers(workers, num_blocks=4, num_wanted=2) == ["w1", "w3"]
-    assert choose_leavers(workers, num_blocks=4, num_wanted=9) == []
+    workers = roster(*(worker(f"w{i}", 4 if i != 1 else 2) for i in range(4)))
+    assert choose_leavers(workers, num_excess=2) == ["w1", "w3"]
+    assert choose_leavers(workers, num_excess=0) == []
+
+
+def test_a_copy_of_its_own_is_read_where_that_is_faster_than_the_link() -> None:
+    link = dataclasses.replace(worker("w0", 0), link_bytes_per_s=1e9)
+    disk = dataclasses.replace(worker("w1", 0), local_copy_bytes_per_s=2e9)
+    both = dataclasses.replace(link, worker="w2", local_copy_bytes_per_s=2e9)
+    slow = dataclasses.replace(link, worker="w3", local_copy_bytes_per_s=5e8)
+    workers = roster(link, disk, both, slow)
+    assert choose_local_loaders(workers, 0, all_of_them=False) == ["w2"]
+    assert choose_local_loaders(workers, 0, all_of_them=True) == [*workers]
+
+
+def test_the_roster_keeps_every_set_as_if_it_were_sought() -> None:
+    rng = random.Random(5)
+    workers = Roster(num_blocks=4)
+    for _ in range(2000):
+        name = WorkerId(f"w{rng.randrange(6)}")
+        if rng.random() < 0.1:
+            workers.remove(name)
+        else:
+            record = worker(name, rng.randrange(5))
+            changes = {
+                field: rng.random() < 0.3
+                for field in ("is_loading", "is_leaving", "has_all_executables")
+            }
+            plan = PlanId(1) if rng.random() < 0.3 else None
+            workers.put(dataclasses.replace(record, plan=plan, **changes))
+        complete = {w for w, r in workers.items() if len(r.blocks) == 4}
+        staying = {w for w, r in workers.items() if not r.is_leaving}
+        assert set(workers.complete) == complete
+        assert set(workers.leaving) == set(workers) - staying
+        assert workers.num_staying == len(staying)
+        assert set(workers.senders) == {
+            w for w in complete & staying if workers[w].has_all_executables
+        }
+        assert set(workers.waiting) == {
+            w
+            for w in staying - complete
+            if workers[w].plan is None and not workers[w].is_loading
+        }
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from grpc import aio
 
 from jscale.cluster import messages, rpc
@@ -75,3 +76,17 @@ def test_a_worker_that_comes_back_takes_its_place(tmp_path):
         again.cancel()
 
     run(play, tmp_path)
+
+
+def test_a_manager_with_a_bug_ends_instead_of_limping_on(tmp_path):
+    class Broken:
+        def step(self, event, now_ns):
+            raise AssertionError("a bug")
+
+    async def played():
+        config = ManagerConfig("/model", TOKEN, ready_file=str(tmp_path / "ready"))
+        async with asyncio.timeout(20):
+            await Manager(Broken(), config).serve()
+
+    with pytest.raises(AssertionError, match="a bug"):
+        asyncio.run(played())

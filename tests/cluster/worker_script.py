@@ -33,7 +33,7 @@ class WorkerScript:
             block_sizes_bytes=(8192,) * num_blocks,
         )
         self.state = WorkerState(
-            WorkerId("w1"), data_address="mem://w1", serve_address="w1:1"
+            messages.WorkerHello(WorkerId("w1"), "mem://w1", "w1:1")
         )
 
     def run(self, line: str) -> list[str]:
@@ -72,7 +72,9 @@ class WorkerScript:
         )
         bundle = None if "no-bundle" in words else BUNDLE
         return events.CommandArrived(
-            messages.JoinMulticast(PlanId(int(plan)), "binomial", members, bundle)
+            messages.JoinMulticast(
+                PlanId(int(plan)), "binomial", (members,), bundle=bundle
+            )
         )
 
     def on_cancel(self, plan: str) -> events.WorkerEvent:

@@ -1,0 +1,115 @@
+"""How a multicast is arranged: what the manager says, and what members read in it."""
+
+from collections.abc import Mapping, Sequence
+
+from jscale.cluster.messages import JoinMulticast
+from jscale.cluster.records import WorkerRecord
+from jscale.cluster.roster import Roster
+from jscale.core.ids import PlanId, WorkerId
+from jscale.core.topology import Host, Nic, Topology
+from jscale.plan.arrangement import multicast_over
+from jscale.plan.binomial import BinomialPlan
+from jscale.plan.kinds import PLAN_KINDS
+from jscale.plan.multicast_plan import MulticastPlan
+from jscale.plan.subgroups import SubgroupPlan, deal
+
+SPARES_MAX = 2
+"""Sources beside those that send: enough to ask when one of these is lost."""
+
+TARGETS_MODELLED_MAX = 64
+"""With more targets the links are taken to be alike: the cost model would take over a
+second."""
+
+CHUNKS_MODELLED = 256
+"""About as many as a model has; the arrangement hardly depends on it."""
+
+
+def arrange(
+    plan: PlanId, roster: Roster, targets: Sequence[WorkerId], *, kind: str | None
+) -> JoinMulticast:
+    """The multicast that brings targets what they lack, from those that hold it all.
+
+    Sources must bring the same executables, as the numbers of chunks depend on them:
+    the bundle that most of them have decides who sends.
+
+    Args:
+      plan: its number.
+      roster: there is at least one that can send.
+      targets: at least one.
+      kind: a key of `PLAN_KINDS`; None: what suits the links.
+    """
+    by_bundle: dict[str, list[WorkerId]] = {}
+    for worker in roster.senders:
+        bundle = roster[worker].bundle
+        by_bundle.setdefault(bundle.sha256 if bundle else "", []).append(worker)
+    holders = max(by_bundle.values(), key=len)[: len(targets) + SPARES_MAX]
+    topology = _topology(roster, [*holders, *targets])
+    if topology is None or len(targets) > TARGETS_MODELLED_MAX:
+        groups = deal(holders, targets)
+        chosen = kind or BinomialPlan.kind
+    else:
+        arranged = multicast_over(
+            topology, holders, targets, CHUNKS_MODELLED, kind=kind
+        )
+        plans = getattr(arranged, "subgroups", (arranged,))
+        groups, chosen = tuple(each.members for each in plans), plans[0].kind
+    sending = {group[0] for group in groups}
+    spares = [worker for worker in holders if worker not in sending][:SPARES_MAX]
+    return JoinMulticast(
+        plan=plan,
+        kind=chosen,
+        groups=tuple(tuple(roster[w].member for w in group) for group in groups),
+        spares=tuple(roster[worker].member for worker in spares),
+        bundle=roster[groups[0][0]].bundle,
+    )
+
+
+def plan_of(
+    command: JoinMulticast, num_chunks: int, *, num_leading: int
+) -> MulticastPlan:
+    """The plan that all members of a multicast work out for themselves.
+
+    Args:
+      command: what the manager said.
+      num_chunks: chunks of executables and blocks together.
+      num_leading: chunks of the executables: everyone's first.
+
+    Raises:
+      ConfigError: the members, or their number, make no plan.
+    """
+    kind = PLAN_KINDS[command.kind]
+    plans = tuple(
+        kind(tuple(member.worker for member in group), num_chunks)
+        for group in command.groups
+    )
+    if len(command.sources) == 1:
+        return plans[0]
+    members = tuple(member.worker for member in command.members)
+    return SubgroupPlan(members, num_chunks, plans, num_leading)
+
+
+def _topology(
+    workers: Mapping[WorkerId, WorkerRecord], members: Sequence[WorkerId]
+) -> Topology | None:
+    """The links as workers told them; None: all alike, as far as is known."""
+    records = [workers[member] for member in members]
+    known = [record.link_bytes_per_s for record in records if record.link_bytes_per_s]
+    hosts: dict[str, list[WorkerRecord]] = {}
+    for record in records:
+        hosts.setdefault(record.host or f"alone {record.worker}", []).append(record)
+    is_alike = len(set(known)) <= 1 and len({record.leaf for record in records}) == 1
+    if is_alike and len(hosts) == len(records):
+        return None
+    # What nobody told is taken to be the fastest that somebody did.
+    usual = max(known, default=1e9)
+    return Topology(
+        tuple(
+            Host(
+                workers=tuple(record.worker for record in here),
+                nics=(Nic(rate, rate),),
+                leaf=here[0].leaf,
+            )
+            for here in hosts.values()
+            for rate in [max(r.link_bytes_per_s for r in here) or usual]
+        )
+    )

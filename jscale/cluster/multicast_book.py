@@ -1,0 +1,164 @@
+"""The manager's multicast: who takes part, and when it is arranged anew.
+
+One multicast serves every worker that lacks blocks, from those that hold them all.
+Whatever changes (a member is lost, a source is lost or leaves, a worker comes late,
+a member turns out to be slow) ends in the same act: another plan for those who are
+there now. Members keep what they have, and are not sent it again.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from jscale.cluster.arrangement import arrange
+from jscale.cluster.effects import Effect, TellWorker
+from jscale.cluster.messages import CancelMulticast
+from jscale.cluster.records import TransferRecord
+from jscale.cluster.roster import Roster
+from jscale.core.ids import PlanId, WorkerId
+
+RETRY_NS = 500_000_000
+"""How long a worker whose transfer failed waits for the next try."""
+
+GRACE_NS = 3_000_000_000
+"""How long a target waits for others that were started with it, so that one multicast
+serves them all: process start differs by about a second on a busy machine."""
+
+REJOIN_NS = 500_000_000
+"""A worker that comes late waits until the plan is so old: those that come one after
+the other then join together."""
+
+REJOIN_NS_PER_WORKER = 200_000
+"""And so long for every worker of the plan, as a plan costs more the more there are."""
+
+
+class MulticastBook:
+    """Owns the record of the multicast. Part of a `ManagerState`, pure like it."""
+
+    def __init__(
+        self,
+        roster: Roster,
+        emit: Callable[[Effect], None],
+        *,
+        kind: str | None,
+        first_id: int = 0,
+    ) -> None:
+        """No multicast; plans are numbered from after `first_id`."""
+        self._roster = roster
+        self._emit = emit
+        self._kind = kind
+        self._next = first_id + 1
+        self._transfer: TransferRecord | None = None
+        self._is_broken = False
+
+    @property
+    def transfer(self) -> TransferRecord | None:
+        """What is under way."""
+        return self._transfer
+
+    def is_source(self, worker: WorkerId) -> bool:
+        """Whether others wait for what it sends."""
+        return self._transfer is not None and worker in self._transfer.sources
+
+    def lost(self, worker: WorkerId) -> None:
+        """A worker is not there any more, or must not take part."""
+        transfer = self._transfer
+        if transfer is None or worker not in transfer.members:
+            return
+        if worker in self._roster:
+            self._release(worker)
+        self._transfer = dataclasses.replace(
+            transfer,
+            sources=transfer.sources - {worker},
+            pending=transfer.pending - {worker},
+        )
+        self._is_broken = True
+
+    def ended(
+        self, worker: WorkerId, plan: PlanId, missing_chunks: int, now_ns: int
+    ) -> None:
+        """A member's part is over; what an older plan says is not asked any more."""
+        transfer = self._transfer
+        if transfer is None or plan != transfer.plan or worker not in transfer.pending:
+            return
+        if missing_chunks:
+            self._roster.update(worker, retry_after_ns=now_ns + RETRY_NS)
+        self._release(worker)
+        self._transfer = dataclasses.replace(
+            transfer, pending=transfer.pending - {worker}
+        )
+
+    def reconcile(self, now_ns: int, *, num_launching: int) -> None:
+        """Starts, arranges anew or ends the multicast, as things are now.
+
+        O(1) unless it does.
+        """
+        transfer = self._transfer
+        if transfer is not None and not transfer.pending:
+            self._end()
+            transfer = None
+        joiners = self._joiners(now_ns, num_launching)
+        if transfer is None:
+            if joiners and self._roster.senders:
+                self._start(joiners, now_ns)
+            return
+        can_send = not transfer.sources.isdisjoint(self._roster.senders)
+        if not (joiners or self._is_broken or not can_send):
+            return
+        targets = [w for w in transfer.pending if w not in self._roster.senders]
+        if self._roster.senders and (targets or joiners):
+            self._start([*sorted(targets), *joiners], now_ns)
+        elif self._is_broken or not transfer.sources:
+            self._end()
+
+    def _joiners(self, now_ns: int, num_launching: int) -> list[WorkerId]:
+        """Those that wait and are to wait no longer."""
+        waiting = self._roster.waiting
+        if not waiting or not self._roster.senders:
+            return []
+        transfer = self._transfer
+        if transfer is not None:
+            num_members = len(self._roster)
+            pause_ns = max(REJOIN_NS, REJOIN_NS_PER_WORKER * num_members)
+            if now_ns < transfer.started_ns + pause_ns:
+                return []
+        oldest_ns = self._roster[next(iter(waiting))].attached_ns
+        if num_launching and now_ns - oldest_ns < GRACE_NS:
+            return []
+        roster = self._roster
+        return [w for w in waiting if roster[w].retry_after_ns <= now_ns]
+
+    def _start(self, targets: list[WorkerId], now_ns: int) -> None:
+        """Has everyone join a new plan, and leaves behind who is no part of it."""
+        plan = PlanId(self._next)
+        self._next += 1
+        command = arrange(plan, self._roster, targets, kind=self._kind)
+        members = {member.worker for member in command.members}
+        if self._transfer is not None:
+            self._cancel(self._transfer.members - members)
+        for member in command.members:
+            self._emit(TellWorker(member.worker, command))
+        pending = frozenset(member.worker for member in command.targets)
+        for target in pending:
+            self._roster.update(target, plan=plan)
+        sources = frozenset(member.worker for member in command.sources)
+        self._transfer = TransferRecord(plan, sources, pending, now_ns)
+        self._is_broken = False
+
+    def _end(self) -> None:
+        """Nobody is left to send, or to be sent anything."""
+        assert self._transfer is not None
+        if self._is_broken or self._transfer.pending:
+            self._cancel(self._transfer.members)
+        self._transfer = None
+        self._is_broken = False
+
+    def _cancel(self, workers: frozenset[WorkerId]) -> None:
+        assert self._transfer is not None
+        for worker in sorted(workers):
+            if worker in self._roster:
+                command = CancelMulticast(self._transfer.plan)
+                self._emit(TellWorker(worker, command))
+                self._release(worker)
+
+    def _release(self, worker: WorkerId) -> None:
+        self._roster.update(worker, plan=None, bytes_per_s=0.0)
