@@ -8,6 +8,8 @@ serving once they hold the whole model.
 
     python bench/scale_out.py
     python bench/scale_out.py --json=scale_out.json --plot=scale_out.png
+    python bench/scale_out.py --sources=2 --num_targets=6 --modes=while
+    python bench/scale_out.py --sources=2 --num_targets=6 --modes=while --kill=w4@0.5
 """
 
 import argparse
@@ -18,11 +20,12 @@ import statistics
 import tempfile
 import time
 
-from scale_out_load import Served, SteadyLoad, tokens_per_s
+from scale_out_load import SteadyLoad, tokens_per_s
 
 import jscale
 from jscale.checkpoint.random_model import config_of_size, write_random_model
 from jscale.core.units import MIB
+from jscale.server.snapshot import status_line
 
 MODES = {"execute while load": True, "load, then serve": False}
 POLL_MS = 25
@@ -30,17 +33,28 @@ POLL_MS = 25
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What one scale-out brought. Times are seconds since the first byte moved."""
+    """What one scale-out brought. Times are seconds since the first byte moved.
+
+    Attributes:
+      contributes_s: a target first computed for a request.
+      targets_alone_s: a pipeline of nothing but targets first was open.
+      loaded_s: the targets that were there from the start, but for one that was
+        killed, hold the model.
+      all_local_s: everyone, one that replaces a killed one too, serves by itself.
+    """
 
     mode: str
     alone_tokens_per_s: float
     lowest_tokens_per_s: float
     loaded_s: float
     contributes_s: float
+    targets_alone_s: float
     all_local_s: float
     ttft_p50_s: float
     ttft_p90_s: float
     tokens_while_loading: int
+    num_served: int
+    num_lost: int
     bins_tokens_per_s: list[float]
     bins_start_s: float
 
@@ -48,6 +62,11 @@ class Outcome:
     def contributes_at(self) -> float:
         """When a target first computed for a request, as a share of the load time."""
         return self.contributes_s / self.loaded_s
+
+    @property
+    def targets_alone_at(self) -> float:
+        """When targets first served without a source, as a share of the load time."""
+        return self.targets_alone_s / self.loaded_s
 
 
 def main() -> None:
@@ -67,15 +86,15 @@ def main() -> None:
         outcomes = []
         for repeat in range(options.repeats):
             for mode, executes in MODES.items():
+                if options.modes != "both" and options.modes not in mode:
+                    continue
                 outcome = _run(options, directory, mode, executes, seed=repeat)
                 _print_outcome(outcome)
                 outcomes.append(outcome)
-    _print_ratios(outcomes)
+    if options.modes == "both":
+        _print_ratios(outcomes)
     if options.json:
-        rows = [
-            {**dataclasses.asdict(each), "contributes_at": each.contributes_at}
-            for each in outcomes
-        ]
+        rows = [dataclasses.asdict(each) for each in outcomes]
         pathlib.Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
     if options.plot:
         _plot(outcomes[-2:], options.plot)
@@ -86,7 +105,7 @@ def _run(
 ) -> Outcome:
     with jscale.LocalCluster(
         directory + "/model",
-        num_workers=1,
+        num_workers=options.sources,
         link_mbit_s=options.link_mbit_s,
         emulate_layer_us=options.emulate_layer_us,
         step_rows=options.step_rows,
@@ -101,41 +120,58 @@ def _run(
             max_tokens=options.max_tokens,
             seed=seed,
         )
+        jscale.ScaleOut(cluster.client, options.sources).wait(timeout_s=300)
         load.start()
         time.sleep(options.alone_s)
-        scale_out = cluster.scale_to(1 + options.num_targets)
-        marks = _watch(scale_out, options)
+        marks = _watch(cluster, options)
         time.sleep(options.after_s)
-        return _outcome(mode, marks, load.stop(), options)
+        return _outcome(mode, marks, load, options)
 
 
-def _watch(scale_out: jscale.ScaleOut, options: argparse.Namespace) -> dict[str, float]:
-    """When each thing first was so, by one clock."""
+def _watch(
+    cluster: jscale.LocalCluster, options: argparse.Namespace
+) -> dict[str, float]:
+    """When each thing first was so, by one clock; kills whom it is told to."""
+    names = [f"w{n}" for n in range(options.sources + options.num_targets)]
+    sources, targets = set(names[: options.sources]), set(names[options.sources :])
+    victim, _, fraction = options.kill.partition("@")
     marks: dict[str, float] = {"asked": time.monotonic()}
-    for status in scale_out.progress(interval_ms=POLL_MS, timeout_s=300):
+    scale_out = cluster.scale_to(len(names))
+    for status in scale_out.progress(interval_ms=POLL_MS, timeout_s=600):
         now_s = time.monotonic()
-        targets = [worker for worker in status.workers if worker.worker != "w0"]
+        held = {worker.worker: len(worker.blocks) for worker in status.workers}
         num_blocks = len(status.block_sizes_bytes)
-        is_loaded = len(targets) == options.num_targets and all(
-            len(worker.blocks) == num_blocks for worker in targets
-        )
-        if any(worker.received_bytes or worker.blocks for worker in targets):
+        of_targets = [held.get(name, 0) for name in targets]
+        joining = [w for w in status.workers if w.worker not in sources]
+        if any(worker.received_bytes or worker.blocks for worker in joining):
             marks.setdefault("first_byte", now_s)
-        if any(worker.num_tokens for worker in targets):
+        if any(worker.num_tokens for worker in joining):
             marks.setdefault("contributes", now_s)
-        if is_loaded:
+        if any(
+            sources.isdisjoint(stage.worker for stage in pipeline.stages)
+            for pipeline in status.pipelines
+        ):
+            marks.setdefault("targets_alone", now_s)
+        if min(of_targets) == num_blocks:
             marks.setdefault("loaded", now_s)
+        if victim and sum(of_targets) >= float(fraction) * num_blocks * len(targets):
+            print(f"{'':20} kill -9 {victim}: {status_line(status)}")
+            cluster.workers[victim].kill()
+            targets.discard(victim)
+            victim = ""
     marks["all_local"] = time.monotonic()
-    marks.setdefault("contributes", marks["all_local"])
+    for mark in ("contributes", "targets_alone", "loaded"):
+        marks.setdefault(mark, marks["all_local"])
     return marks
 
 
 def _outcome(
     mode: str,
     marks: dict[str, float],
-    served: list[Served],
+    load: SteadyLoad,
     options: argparse.Namespace,
 ) -> Outcome:
+    served = load.stop()
     start_s = marks["first_byte"]
     # Before the new processes are started: they take processor time from the source.
     alone = tokens_per_s(
@@ -152,10 +188,13 @@ def _outcome(
         lowest_tokens_per_s=min(loading),
         loaded_s=marks["loaded"] - start_s,
         contributes_s=marks["contributes"] - start_s,
+        targets_alone_s=marks["targets_alone"] - start_s,
         all_local_s=marks["all_local"] - start_s,
         ttft_p50_s=statistics.median(ttfts),
         ttft_p90_s=quantiles[8],
         tokens_while_loading=int(sum(loading)),
+        num_served=len(served),
+        num_lost=len(load.failed),
         bins_tokens_per_s=bins,
         bins_start_s=bins_start_s - start_s,
     )
@@ -166,8 +205,11 @@ def _print_outcome(outcome: Outcome) -> None:
         f"{outcome.mode:20} alone {outcome.alone_tokens_per_s:6.0f} tok/s, lowest "
         f"second while loading {outcome.lowest_tokens_per_s:6.0f}; a target computes "
         f"after {outcome.contributes_s:5.2f} s of {outcome.loaded_s:5.2f} s "
-        f"({outcome.contributes_at:.0%}); TTFT p50 {outcome.ttft_p50_s:.2f} s, "
-        f"p90 {outcome.ttft_p90_s:.2f} s"
+        f"({outcome.contributes_at:.0%}), targets without a source after "
+        f"{outcome.targets_alone_s:5.2f} s ({outcome.targets_alone_at:.0%}); all local "
+        f"after {outcome.all_local_s:5.2f} s; TTFT p50 {outcome.ttft_p50_s:.2f} s, "
+        f"p90 {outcome.ttft_p90_s:.2f} s; {outcome.num_served} requests, "
+        f"{outcome.num_lost} lost"
     )
     bins = " ".join(f"{value:.0f}" for value in outcome.bins_tokens_per_s)
     print(f"{'':20} tok/s from {outcome.bins_start_s:+.0f} s on: {bins}", flush=True)
@@ -218,6 +260,14 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--size_mib", type=int, default=64)
     parser.add_argument("--num_layers", type=int, default=16)
     parser.add_argument("--num_blocks", type=int, default=16)
+    parser.add_argument("--sources", type=int, default=1)
+    parser.add_argument(
+        "--kill",
+        default="",
+        metavar="WORKER@FRACTION",
+        help="kill -9 of that worker when targets hold so much; they follow sources",
+    )
+    parser.add_argument("--modes", choices=("both", "while", "then"), default="both")
     parser.add_argument("--num_targets", type=int, default=3)
     parser.add_argument("--link_mbit_s", type=float, default=50.0)
     parser.add_argument("--emulate_layer_us", type=int, default=10_000)

@@ -5,6 +5,7 @@ import itertools
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jscale.core.errors import JscaleError
 from jscale.core.units import NS_PER_S
@@ -27,6 +28,12 @@ class Finished:
     fault: str
     """Empty if every token was the expected one."""
 
+    is_lost: bool = False
+    """It ended with an error, before its last token."""
+
+    longest_gap_ns: int = 0
+    """The longest time between two of its tokens."""
+
 
 class Load:
     """`num_clients` threads, each with one request in flight until `stop`.
@@ -41,8 +48,18 @@ class Load:
         expected: Mapping[Prompt, Sequence[int]],
         *,
         num_clients: int,
+        sampling: Mapping[str, float] | None = None,
     ) -> None:
+        """Prepares clients that ask for the prompts of `expected` in turn.
+
+        Args:
+          client: asks for them.
+          expected: the right tokens of each prompt.
+          num_clients: how many ask at a time.
+          sampling: further arguments of `Client.generate`; none: greedy.
+        """
         self._client = client
+        self._sampling: Mapping[str, Any] = sampling or {}
         self._expected = {prompt: list(ids) for prompt, ids in expected.items()}
         self._lock = threading.Lock()
         self._finished: list[Finished] = []
@@ -96,28 +113,31 @@ class Load:
         expected = self._expected[prompt]
         self._stories[index] = prompt if isinstance(prompt, str) else ""
         sent_ns = time.monotonic_ns()
-        first_token_ns = 0
+        times_ns: list[int] = []
         token_ids: list[int] = []
         fault = ""
         try:
             for token in self._client.generate(
-                prompt, max_tokens=len(expected), ignore_eos=True
+                prompt, max_tokens=len(expected), ignore_eos=True, **self._sampling
             ):
-                now_ns = time.monotonic_ns()
-                first_token_ns = first_token_ns or now_ns
+                times_ns.append(time.monotonic_ns())
                 token_ids.append(token.id)
                 self._stories[index] += token.text
                 with self._lock:
-                    self._token_times_ns.append(now_ns)
+                    self._token_times_ns.append(times_ns[-1])
         except JscaleError as error:
             fault = str(error)
+        wrong = difference(token_ids, expected[: len(token_ids)] if fault else expected)
+        gaps_ns = (later - sooner for sooner, later in itertools.pairwise(times_ns))
         return Finished(
             prompt=prompt,
             sent_ns=sent_ns,
-            first_token_ns=first_token_ns,
+            first_token_ns=times_ns[0] if times_ns else 0,
             finished_ns=time.monotonic_ns(),
             num_tokens=len(token_ids),
-            fault=fault or difference(token_ids, expected),
+            fault=wrong or fault,
+            is_lost=bool(fault),
+            longest_gap_ns=max(gaps_ns, default=0),
         )
 
 
