@@ -8,11 +8,12 @@ from absl import logging
 
 from jscale.cluster import worker_events as events
 from jscale.cluster.arrangement import plan_of
-from jscale.cluster.messages import JoinMulticast, Member
+from jscale.cluster.messages import Bundle, JoinMulticast, Member
 from jscale.cluster.peers import Peers
 from jscale.core.errors import TransportError
 from jscale.core.ids import PlanId, WorkerId
 from jscale.core.units import NS_PER_MS, NS_PER_S
+from jscale.plan.multicast_plan import MulticastPlan
 from jscale.store.block_store import BlockStore
 from jscale.transport.multicast import (
     MulticastMember,
@@ -25,7 +26,11 @@ REPORT_EVERY_NS = 200 * NS_PER_MS
 
 
 class Transfers:
-    """Starts and stops members of multicasts. Owned by the worker's event loop."""
+    """Starts, changes and stops our part in multicasts. Owned by the event loop.
+
+    A worker is in one plan at a time. Another one for the same chunks is gone on by in
+    its place: what is on its way lands.
+    """
 
     def __init__(
         self,
@@ -36,49 +41,51 @@ class Transfers:
         self._worker = worker
         self._peers = peers
         self._post = post
-        self._members: dict[PlanId, MulticastMember] = {}
+        self._member: MulticastMember | None = None
+        self._bundle: Bundle | None = None
         self._connecting: list[threading.Thread] = []
 
     def start(self, command: JoinMulticast, store: BlockStore) -> None:
-        """Takes part in a plan; earlier ones that have ended are closed for good."""
-        self.stop_all()
-        store.reserve_executables(command.bundle.size_bytes if command.bundle else 0)
-        plan = plan_of(
-            command,
-            store.chunks.num_chunks,
-            num_leading=len(store.chunks.chunks_of(events.EXECUTABLES_REGION)),
-        )
-        member = MulticastMember(
-            command.plan,
-            plan,
-            self._worker,
-            store,
-            _Observer(self._post, store),
-        )
-        self._members[command.plan] = member
-        self._peers.plans.add(member)
-        member.start()
+        """Takes part in a plan, and in no other any more."""
+        if self._member is not None and command.bundle == self._bundle:
+            plan = _plan(command, store)
+            self._peers.plans.follow(self._member, command.plan, plan)
+        else:
+            self.stop_all()
+            size_bytes = command.bundle.size_bytes if command.bundle else 0
+            store.reserve_executables(size_bytes)
+            plan = _plan(command, store)
+            observer = _Observer(self._post, store)
+            self._member = MulticastMember(
+                command.plan, plan, self._worker, store, observer
+            )
+            self._bundle = command.bundle
+            self._peers.plans.add(self._member)
+            self._member.start()
         # Of two members the earlier connects, so that there is one connection.
         later = command.members[plan.index_of(self._worker) + 1 :]
-        partners = [each for each in later if each.worker in member.peers]
+        partners = [each for each in later if each.worker in self._member.peers]
         thread = threading.Thread(
-            target=self._connect, args=(member, partners), name="connect", daemon=True
+            target=self._connect,
+            args=(self._member, partners),
+            name="connect",
+            daemon=True,
         )
         self._connecting = [each for each in self._connecting if each.is_alive()]
         self._connecting.append(thread)
         thread.start()
 
     def stop(self, plan: PlanId) -> None:
-        """Ends our part; what has arrived stays."""
-        member = self._members.pop(plan, None)
-        if member is not None:
-            self._peers.plans.remove(plan)
-            member.close()
+        """Ends our part in the plan, if it is ours still; what has arrived stays."""
+        if self._member is not None and self._member.plan_id == plan:
+            self.stop_all()
 
     def stop_all(self) -> None:
-        """Ends our part in every plan: nobody writes into the store any more."""
-        for plan in list(self._members):
-            self.stop(plan)
+        """Ends our part in any plan: nobody writes into the store any more."""
+        if self._member is not None:
+            self._peers.plans.remove(self._member.plan_id)
+            self._member.close()
+            self._member = None
 
     def close(self) -> None:
         """Ends everything."""
@@ -93,6 +100,12 @@ class Transfers:
             except TransportError as error:
                 logging.warning("peer=%s: %s", partner.worker, error)
                 member.unreachable(partner.worker)
+
+
+def _plan(command: JoinMulticast, store: BlockStore) -> MulticastPlan:
+    """What the command means for the chunks of the store."""
+    num_leading = len(store.chunks.chunks_of(events.EXECUTABLES_REGION))
+    return plan_of(command, store.chunks.num_chunks, num_leading=num_leading)
 
 
 class _Observer(MulticastObserver):

@@ -318,7 +318,7 @@ class MulticastMember(Landing):
     def _carry_out(self, plan_id: PlanId, action: Action) -> None:
         with self._changed:
             connection = self._connections.get(action.peer)
-            held = self._held_and_arriving()
+            held = self._held_and_arriving() if isinstance(action, Announce) else b""
         if connection is None:
             return  # It was lost since.
         try:
