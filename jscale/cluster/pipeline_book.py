@@ -215,7 +215,7 @@ class PipelineBook:
         )
         if is_leaving:
             self._supersede(pipeline)
-        for worker in record.serves:
+        for worker in sorted(record.serves):
             for other in self.serving(worker):
                 if other.spec.pipeline < pipeline:
                     self._supersede(other.spec.pipeline)
@@ -236,7 +236,7 @@ class PipelineBook:
 
     def _continued_by(self, record: PipelineRecord) -> PipelineId | None:
         """The open pipeline that takes the sequences over, if there is one."""
-        for worker in record.serves:
+        for worker in sorted(record.serves):
             for other in self.serving(worker):
                 if other.is_open and other.spec.continues == record.spec.pipeline:
                     return other.spec.pipeline
