@@ -24,6 +24,7 @@ from jscale.cluster.effects import (
 )
 from jscale.cluster.launches import Launches
 from jscale.cluster.multicast_book import MulticastBook
+from jscale.cluster.number_wanted import NumberWanted, ScalingBounds
 from jscale.cluster.pipeline_book import PipelineBook
 from jscale.cluster.records import PipelineRecord, WorkerRecord
 from jscale.cluster.roster import Roster
@@ -31,6 +32,7 @@ from jscale.cluster.status import describe_replica, describe_status
 from jscale.core.ids import WorkerId, first_id
 from jscale.plan.execution import PipelinePolicy
 from jscale.plan.execution_policy import ExecutionPolicy
+from jscale.plan.scaling_policy import ScalingPolicy
 
 REST_NS = 500_000_000
 """How long a worker whose pipeline failed waits for the next one."""
@@ -56,12 +58,17 @@ class ManagerPolicy:
       multicast_kind: a key of `PLAN_KINDS`; None: what suits the links.
       executes_while_loading: workers serve with the blocks they have.
       loads_locally: each worker reads a copy of its own; nothing is multicast.
+      scaling: how the load that gateways report decides how many workers there are;
+        None: it does not, people do.
+      bounds: between what the load may decide.
     """
 
     execution: PipelinePolicy = dataclasses.field(default_factory=ExecutionPolicy)
     multicast_kind: str | None = None
     executes_while_loading: bool = True
     loads_locally: bool = False
+    scaling: ScalingPolicy | None = None
+    bounds: ScalingBounds = dataclasses.field(default_factory=ScalingBounds)
 
 
 class ManagerState:
@@ -90,10 +97,15 @@ class ManagerState:
         """
         self._spec = spec
         self._model_path = model_path
-        self._num_wanted = num_workers
         self._policy = policy or ManagerPolicy()
+        self._wanted = NumberWanted(
+            num_workers,
+            self._policy.scaling,
+            self._policy.bounds,
+            sequences_per_worker=spec.engine.max_sequences,
+            epoch=epoch,
+        )
         self._epoch = epoch
-        self._wanted_epoch = -1
         self._effects: list[Effect] = []
         self._roster = Roster(spec.num_blocks)
         self._multicasts = MulticastBook(
@@ -126,22 +138,24 @@ class ManagerState:
                 if worker in self._roster:
                     self._report(worker, report, now_ns)
             case events.WorkerProcessEnded(worker, exit_code):
+                self._wanted.gone(worker)
                 if note := self._launches.failed(worker, exit_code, now_ns):
                     self._note = note
             case events.GatewayAttached(hello):
                 self._attach_gateway(hello)
             case events.GatewayDetached(gateway):
                 self._gateways.discard(gateway)
+                self._wanted.gateway_lost(gateway, now_ns)
+            case events.GatewayReported(gateway, load):
+                self._wanted.reported(gateway, load, now_ns)
             case events.LauncherAttached(workers):
                 running = [each for each in workers if each not in self._roster]
                 self._launches.attached(running, now_ns)
-                if self._num_wanted is not None:  # They were wanted before a restart.
-                    self._num_wanted = max(self._num_wanted, len(workers))
+                self._wanted.at_least(len(workers))  # They were before a restart.
             case events.LauncherDetached():
                 self._launches.detached()
             case events.ScaleRequested(num_workers):
-                self._num_wanted = num_workers
-                self._wanted_epoch = self._epoch
+                self._wanted.ask(num_workers)
                 self._launches.forgive()
             case events.Ticked():
                 if note := self._launches.give_up_late(now_ns):
@@ -161,8 +175,8 @@ class ManagerState:
         came_by_itself = self._launches.arrived(hello.worker)
         record = WorkerRecord.of(hello, now_ns)
         self._roster.put(record)
-        if self._num_wanted is not None and came_by_itself:
-            self._num_wanted = max(self._num_wanted, self._roster.num_staying)
+        if came_by_itself:
+            self._wanted.at_least(self._roster.num_staying)
         self._tell(hello.worker, messages.Welcome(self._spec))
         for spec in hello.pipelines:
             self._pipelines.adopt(hello.worker, spec, now_ns)
@@ -178,12 +192,10 @@ class ManagerState:
         self._effects.append(TellGateway(hello.gateway, snapshot))
         if self._status is not None:
             self._effects.append(TellGateway(hello.gateway, self._status))
-        is_news = self._wanted_epoch < hello.wanted_epoch < self._epoch
-        if hello.num_workers_wanted is not None and is_news:
-            self._num_wanted = hello.num_workers_wanted
-            self._wanted_epoch = hello.wanted_epoch
+        self._wanted.learn(hello.num_workers_wanted, hello.wanted_epoch)
 
     def _detach(self, worker: WorkerId) -> None:
+        self._wanted.gone(worker)
         self._roster.remove(worker)
         self._multicasts.lost(worker)
         for record in self._pipelines.using(worker):
@@ -199,6 +211,8 @@ class ManagerState:
                 is_done = len(blocks) == self._spec.num_blocks
                 is_loading = record.is_loading and not is_done
                 self._roster.update(worker, blocks=blocks, is_loading=is_loading)
+                if is_done:
+                    self._wanted.serves(worker, now_ns)
             case messages.ExecutablesReady():
                 self._roster.update(
                     worker,
@@ -219,9 +233,8 @@ class ManagerState:
                 retry_ns = now_ns + RELOAD_NS
                 self._roster.update(worker, is_loading=False, retry_after_ns=retry_ns)
             case messages.LeaveRequested():
-                # Others that are on the way stay wanted.
-                if self._num_wanted and not self._roster[worker].is_leaving:
-                    self._num_wanted -= 1
+                if not self._roster[worker].is_leaving:
+                    self._wanted.one_fewer()
                 self._let_go(worker)
             case _:
                 self._report_pipeline(worker, report, now_ns)
@@ -264,10 +277,12 @@ class ManagerState:
         self._reconcile_holdings(now_ns)
 
     def _reconcile_number(self, now_ns: int) -> None:
-        if self._num_wanted is None:
+        self._wanted.follow_load(len(self._roster.senders), now_ns)
+        if self._wanted.number is None:
             return
-        missing = self._num_wanted - self._roster.num_staying
+        missing = self._wanted.number - self._roster.num_staying
         for worker in self._launches.start(missing, now_ns):
+            self._wanted.started(worker, now_ns)
             self._effects.append(TellLauncher(messages.LaunchWorker(worker)))
         if missing < 0:
             for worker in choose_leavers(self._roster, num_excess=-missing):
@@ -327,7 +342,7 @@ class ManagerState:
             self._spec,
             self._roster,
             self._pipelines.opened_now,
-            num_wanted=self._num_wanted,
+            num_wanted=self._wanted.number,
             note=self._missing_note() or self._note,
             epoch=self._epoch,
         )
@@ -361,9 +376,9 @@ class ManagerState:
         self._tell(worker, messages.LoadFromDisk(self._model_path))
 
     def _missing_note(self) -> str:
-        if self._num_wanted is None or self._launches.is_possible:
+        if self._wanted.number is None or self._launches.is_possible:
             return ""
-        missing = self._num_wanted - self._roster.num_staying
+        missing = self._wanted.number - self._roster.num_staying
         return f"waiting for {missing} more jscale-worker" if missing > 0 else ""
 
     def _tell(self, worker: WorkerId, command: messages.WorkerCommand) -> None:

@@ -3,39 +3,58 @@
 import dataclasses
 
 from jscale.cluster.messages import LoadReported
+from jscale.core.errors import ConfigError
 from jscale.core.ids import WorkerId
+from jscale.core.units import NS_PER_S
 from jscale.plan.autoscale import Autoscaler
 from jscale.plan.load_history import Load
 from jscale.plan.scaling_policy import Fleet, ScalingPolicy
 
+NUM_STARTED_MAX = 64
+"""Workers on the way whose time is taken, the last ones: enough for an estimate."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ScalingBounds:
-    """Between what the load may decide, and what it is to expect.
+    """Between what the load may decide, and what it has to expect.
 
     Attributes:
       num_min: fewer workers are never wanted; 0 lets the model scale to zero.
       num_max: more are never wanted, unless people ask for them.
       scale_out_ns: what starting a worker is taken to last until one was started.
-      sequences_per_worker: sequences that a worker takes at once.
+
+    Raises:
+      ConfigError: the bounds are not in order.
     """
 
-    num_min: int
-    num_max: int
-    scale_out_ns: int
-    sequences_per_worker: int
+    num_min: int = 1
+    num_max: int = 1
+    scale_out_ns: int = 5 * NS_PER_S
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.num_min <= self.num_max or self.num_max < 1:
+            raise ConfigError(
+                f"autoscaling between {self.num_min} and {self.num_max} workers: give "
+                "a least of 0 or more, and a most of 1 or more that is not under it"
+            )
 
 
 class NumberWanted:
     """Owns the number. Part of a `ManagerState`, pure like it.
 
     Without a scaling policy the number is what people ask for. With one it follows the
-    load, and what people ask for is the least, until they ask again: so people
-    can prepare for what no gateway has seen yet, and need not switch it on again.
+    load, and what people ask for is the least, until they ask again: so people can
+    prepare for what no gateway has seen yet, and need not switch it on again.
     """
 
     def __init__(
-        self, number: int | None, policy: ScalingPolicy | None, bounds: ScalingBounds
+        self,
+        number: int | None,
+        policy: ScalingPolicy | None,
+        bounds: ScalingBounds,
+        *,
+        sequences_per_worker: int,
+        epoch: int = 0,
     ) -> None:
         """Nobody has reported anything yet.
 
@@ -43,9 +62,14 @@ class NumberWanted:
           number: how many at first; None: as many as attach, or the bounds' least.
           policy: how the load decides; None: it does not.
           bounds: between what.
+          sequences_per_worker: sequences that a worker takes at once.
+          epoch: the manager's.
         """
         self._autoscaler: Autoscaler | None = None
         self._bounds = bounds
+        self._sequences_per_worker = sequences_per_worker
+        self._epoch = epoch
+        self._number_epoch = -1
         self._loads: dict[str, Load] = {}
         self._started_ns: dict[WorkerId, int] = {}
         if policy is not None:
@@ -56,12 +80,17 @@ class NumberWanted:
 
     def ask(self, number: int) -> None:
         """Somebody asks for so many."""
-        self.number = number
+        self.number, self._number_epoch = number, self._epoch
         if self._autoscaler is not None:
             num_max = max(self._bounds.num_max, number)
             self._bounds = dataclasses.replace(
                 self._bounds, num_min=number, num_max=num_max
             )
+
+    def learn(self, number: int | None, epoch: int) -> None:
+        """A gateway knows what an earlier manager wanted; the latest one counts."""
+        if number is not None and self._number_epoch < epoch < self._epoch:
+            self.number, self._number_epoch = number, epoch
 
     def at_least(self, number: int) -> None:
         """So many are there and were wanted before this manager started, or by hand."""
@@ -94,6 +123,8 @@ class NumberWanted:
     def started(self, worker: WorkerId, now_ns: int) -> None:
         """Its process is asked for."""
         self._started_ns[worker] = now_ns
+        if len(self._started_ns) > NUM_STARTED_MAX:
+            del self._started_ns[next(iter(self._started_ns))]
 
     def serves(self, worker: WorkerId, now_ns: int) -> None:
         """It holds the whole model: so long does it take."""
@@ -115,7 +146,7 @@ class NumberWanted:
                 num_ready=num_ready,
                 num_coming=max(0, self.number - num_ready),
                 num_wanted=self.number,
-                sequences_per_worker=self._bounds.sequences_per_worker,
+                sequences_per_worker=self._sequences_per_worker,
                 scale_out_ns=self._autoscaler.scale_out_ns,
                 num_min=self._bounds.num_min,
                 num_max=self._bounds.num_max,

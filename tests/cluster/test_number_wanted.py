@@ -1,17 +1,18 @@
 """The number wanted: what people ask for, what the load asks for, and which counts."""
 
-import dataclasses
-
 import pytest
 
 from jscale.cluster.messages import LoadReported
-from jscale.cluster.number_wanted import NumberWanted, ScalingBounds
+from jscale.cluster.number_wanted import NUM_STARTED_MAX, NumberWanted, ScalingBounds
+from jscale.core.errors import ConfigError
 from jscale.core.units import NS_PER_S
 from jscale.plan.scaling_policy import IDEAL, Anticipating
 
-BOUNDS = ScalingBounds(
-    num_min=1, num_max=8, scale_out_ns=2 * NS_PER_S, sequences_per_worker=10
-)
+BOUNDS = ScalingBounds(num_min=1, num_max=8, scale_out_ns=2 * NS_PER_S)
+
+
+def number_of(number, policy, *, epoch=0):
+    return NumberWanted(number, policy, BOUNDS, sequences_per_worker=10, epoch=epoch)
 
 
 def load(num_waiting):
@@ -27,7 +28,7 @@ def follow(number, *, at_s, waiting=None, gateway="g"):
 
 
 def test_without_a_policy_it_is_what_people_ask_for_whatever_the_load():
-    number = NumberWanted(3, None, BOUNDS)
+    number = number_of(3, None)
     assert follow(number, at_s=0, waiting=500) == 3
     number.ask(12)
     assert follow(number, at_s=1) == 12
@@ -36,21 +37,21 @@ def test_without_a_policy_it_is_what_people_ask_for_whatever_the_load():
 
 
 def test_none_stays_none_without_a_policy_and_is_the_least_with_one():
-    number = NumberWanted(None, None, BOUNDS)
+    number = number_of(None, None)
     number.at_least(4)
     number.one_fewer()
     assert follow(number, at_s=0, waiting=500) is None
-    assert NumberWanted(None, IDEAL, BOUNDS).number == 1
+    assert number_of(None, IDEAL).number == 1
 
 
 def test_with_a_policy_it_follows_the_load_within_bounds():
-    number = NumberWanted(1, IDEAL, BOUNDS)
+    number = number_of(1, IDEAL)
     numbers = [follow(number, at_s=s, waiting=w) for s, w in enumerate((0, 35, 500, 0))]
     assert numbers == [1, 4, 8, 1]
 
 
 def test_what_people_ask_for_is_the_least_from_then_on():
-    number = NumberWanted(1, IDEAL, BOUNDS)
+    number = number_of(1, IDEAL)
     follow(number, at_s=0, waiting=5)
     number.ask(3)
     assert follow(number, at_s=1) == 3
@@ -61,14 +62,14 @@ def test_what_people_ask_for_is_the_least_from_then_on():
 
 
 def test_people_may_ask_for_more_than_the_load_may():
-    number = NumberWanted(1, IDEAL, BOUNDS)
+    number = number_of(1, IDEAL)
     follow(number, at_s=0, waiting=5)
     number.ask(20)
     assert follow(number, at_s=1, waiting=5) == 20
 
 
 def test_loads_of_gateways_add_up_and_one_that_is_lost_has_none():
-    number = NumberWanted(1, IDEAL, BOUNDS)
+    number = number_of(1, IDEAL)
     follow(number, at_s=0, waiting=15, gateway="a")
     assert follow(number, at_s=1, waiting=15, gateway="b") == 3
     number.gateway_lost("a", 2 * NS_PER_S)
@@ -79,7 +80,7 @@ def test_loads_of_gateways_add_up_and_one_that_is_lost_has_none():
 
 def test_a_restarted_one_keeps_what_was_wanted_until_it_has_seen_enough():
     """A hold is 1 s here: half of what a scale-out takes."""
-    number = NumberWanted(1, Anticipating(), BOUNDS)
+    number = number_of(1, Anticipating())
     number.at_least(6)
     assert follow(number, at_s=0) == 6
     numbers = [follow(number, at_s=s / 4, waiting=12) for s in range(1, 7)]
@@ -87,7 +88,7 @@ def test_a_restarted_one_keeps_what_was_wanted_until_it_has_seen_enough():
 
 
 def test_what_a_scale_out_takes_is_learned_from_workers_that_were_started():
-    number = NumberWanted(1, Anticipating(idle_ns=0), BOUNDS)
+    number = number_of(1, Anticipating(idle_ns=0))
     number.started("w1", 0)
     number.started("w2", 0)
     number.gone("w2")
@@ -99,8 +100,32 @@ def test_what_a_scale_out_takes_is_learned_from_workers_that_were_started():
     assert numbers == [3, 3, 1]
 
 
-@pytest.mark.parametrize("policy", [None, IDEAL])
-def test_asking_costs_nothing_to_those_who_made_the_bounds(policy):
-    bounds = dataclasses.replace(BOUNDS)
-    NumberWanted(1, policy, bounds).ask(5)
-    assert bounds == BOUNDS
+def test_a_restarted_one_learns_the_latest_number_that_others_wanted():
+    number = number_of(1, None, epoch=7)
+    for wanted, epoch, then in [
+        (4, 3, 4),
+        (9, 2, 4),  # An older one's.
+        (None, 5, 4),
+        (5, 6, 5),
+        (8, 7, 5),  # Its own, told by a gateway that is behind.
+    ]:
+        number.learn(wanted, epoch)
+        assert number.number == then
+    number.ask(2)
+    number.learn(6, 6)
+    assert number.number == 2
+
+
+def test_it_remembers_only_the_last_workers_that_were_started():
+    number = number_of(1, Anticipating(idle_ns=0))
+    for index in range(NUM_STARTED_MAX + 1):
+        number.started(f"w{index}", 0)
+    number.serves("w0", 100 * NS_PER_S)  # Forgotten: nobody holds workers for 50 s.
+    assert follow(number, at_s=100, waiting=25) == 3
+    assert follow(number, at_s=101.1, waiting=5) == 1
+
+
+@pytest.mark.parametrize(("least", "most"), [(-1, 4), (5, 4), (0, 0)])
+def test_bounds_that_are_none_are_refused(least, most):
+    with pytest.raises(ConfigError, match=f"between {least} and {most} workers"):
+        ScalingBounds(num_min=least, num_max=most)
