@@ -2,8 +2,10 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 
+from jscale.core.units import NS_PER_S
 from jscale.pipeline.stage_host import StageHost
 
 Action = Callable[[StageHost], None]
@@ -44,7 +46,7 @@ class Device:
             is_busy = False
             while True:
                 try:
-                    action = self._inbox.get(block=not is_busy)
+                    action = self._inbox.get(not is_busy, self._patience_s())
                 except queue.Empty:
                     is_busy = self._host.run_one()
                     continue
@@ -54,3 +56,10 @@ class Device:
                 is_busy = True
         except BaseException as error:  # noqa: BLE001 - told, and the process ends
             self._failed(error)
+
+    def _patience_s(self) -> float | None:
+        """How long the host can be left alone if nothing happens; None: for ever."""
+        deadline_ns = self._host.deadline_ns
+        if deadline_ns is None:
+            return None
+        return max(0, deadline_ns - time.monotonic_ns()) / NS_PER_S

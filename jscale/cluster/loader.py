@@ -23,7 +23,7 @@ from jscale.core.errors import (
     UnavailableError,
 )
 from jscale.core.ids import WorkerId
-from jscale.core.units import NS_PER_MS, NS_PER_US
+from jscale.core.units import NS_PER_MS, NS_PER_US, mbit_to_bytes_per_s
 from jscale.engine.bundle import bundle_digest, open_bundle
 from jscale.engine.bundle_cache import BundleCache
 from jscale.engine.executables import AnySpec, ExecutableSet
@@ -74,6 +74,8 @@ class Loader:
             self._executor,
             outbox,
             eos_token_ids=self._program.model.eos_token_ids,
+            link_bytes_per_s=config.link_mbit_s
+            and mbit_to_bytes_per_s(config.link_mbit_s),
         )
         self.device = Device(host, failed)
         self.device.start()
@@ -186,7 +188,7 @@ class Loader:
     @property
     def _late_specs(self) -> tuple[AnySpec, ...]:
         """Executables that a worker can begin to serve without."""
-        return (*kv_copy_specs(self._program), *self._program.fused_specs())
+        return (*self._program.fused_specs(), *kv_copy_specs(self._program))
 
     def _compile(self, ships: bool) -> None:
         started_ns = time.monotonic_ns()

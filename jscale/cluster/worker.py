@@ -23,10 +23,7 @@ from jscale.core.errors import JscaleError, UnavailableError
 from jscale.core.ids import PipelineId, WorkerId
 from jscale.core.units import mbit_to_bytes_per_s
 from jscale.pipeline.messages import (
-    PipelineBroken,
-    Sampled,
     ServeEvent,
-    StageInput,
     StageMessage,
     StageSpec,
 )
@@ -224,13 +221,7 @@ class Worker:
         """Hands a peer's message to the device. Called on receive threads."""
         if self._loader is None:
             return  # No pipeline can be open yet.
-        match message:
-            case StageInput():
-                self._loader.device.post(lambda h: h.take_input(message, payload))
-            case Sampled():
-                self._loader.device.post(lambda h: h.take_sampled(message))
-            case PipelineBroken():
-                self._loader.device.post(lambda h: h.take_broken(message))
+        self._loader.device.post(lambda host: host.take(message, payload))
 
 
 def _identity(

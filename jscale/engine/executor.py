@@ -74,6 +74,11 @@ class StageExecutor:
         """What activations are made of, on the wire too."""
         return np.dtype(jnp.dtype(self._program.engine.compute_dtype))
 
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the model; each has a pool here, held or not."""
+        return self._program.partition.num_blocks
+
     def set_block(self, index: int, leaves: Sequence[jax.Array]) -> None:
         """Makes a block runnable; its leaves must not change until it is dropped."""
         assert 0 <= index < self._program.partition.num_blocks, index

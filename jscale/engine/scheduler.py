@@ -4,14 +4,13 @@ import dataclasses
 from collections import deque
 from collections.abc import Sequence as SequenceOf
 
-import numpy as np
-
 from jscale.core.errors import OverloadedError, RequestError, TransportError
 from jscale.core.ids import BatchId, SequenceId
 from jscale.engine.batch import StepBatch
 from jscale.engine.config import EngineConfig
 from jscale.engine.pages import PagePool
 from jscale.engine.sequence import CANCELLED, Sequence
+from jscale.engine.span import Span, batch_of, take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +43,6 @@ class SequenceFinished:
     reason: str
 
 
-@dataclasses.dataclass(frozen=True)
-class _Span:
-    """The rows of one sequence in a batch: tokens `first` to `first + count - 1`."""
-
-    sequence: Sequence
-    first: int
-    count: int
-
-
 class Scheduler:
     """Sequences that wait, sequences that run, and batches in flight.
 
@@ -61,6 +51,9 @@ class Scheduler:
     batches are under way at once, a sequence being in at most one of them: as many
     batches as a pipeline has stages keep every stage busy. When pages run out the
     youngest sequence loses its own and is computed again later.
+
+    A sequence that was handed over may have its KV moved here in place of a first
+    batch: `movable`, `start_move`, `end_move`. Who asks for batches asks for it first.
 
     No clock, no thread, no jax. Mutable; owned by the thread of the replica's head.
     """
@@ -81,8 +74,9 @@ class Scheduler:
         self._pages = PagePool(num_pages)
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
-        self._in_flight: dict[BatchId, tuple[_Span, ...]] = {}
+        self._in_flight: dict[BatchId, tuple[Span, ...]] = {}
         self._next_batch_id = 0
+        self._num_moving = 0
 
     @property
     def capacity(self) -> int:
@@ -103,6 +97,16 @@ class Scheduler:
     def num_in_flight(self) -> int:
         """Batches that were given out and are not complete."""
         return len(self._in_flight)
+
+    @property
+    def num_moving(self) -> int:
+        """Sequences whose KV is on its way."""
+        return self._num_moving
+
+    @property
+    def num_uncomputed(self) -> int:
+        """Tokens to be computed before every running sequence has its next one."""
+        return sum(sequence.num_uncomputed for sequence in self._running)
 
     @property
     def num_free_pages(self) -> int:
@@ -168,8 +172,43 @@ class Scheduler:
         batch_id = BatchId(self._next_batch_id)
         self._next_batch_id += 1
         self._in_flight[batch_id] = tuple(spans)
-        batch = _batch(spans, self._config.pages_per_sequence)
+        batch = batch_of(spans, self._config.pages_per_sequence)
         return ScheduledBatch(batch_id, batch, is_refill)
+
+    def movable(self) -> Sequence | None:
+        """The sequence whose turn it is, if its KV can be moved here; there is room.
+
+        Either `start_move` is called for it, or its `num_movable` set to 0.
+        """
+        if not self._waiting or len(self._running) >= self.capacity:
+            return None
+        sequence = self._waiting[0]
+        wanted = self._config.pages_for(len(sequence.token_ids))
+        is_movable = sequence.num_movable and wanted <= self._pages.num_free
+        return sequence if is_movable else None
+
+    def start_move(self, sequence: Sequence) -> None:
+        """Gives a movable sequence its pages; they are written until `end_move`."""
+        assert sequence is self.movable(), sequence.id
+        self._admit(sequence)
+        sequence.is_in_flight = True
+        self._num_moving += 1
+
+    def end_move(self, sequence: Sequence, num_tokens: int) -> None:
+        """The KV of the first so many tokens is in the pages; the rest is computed.
+
+        Brings nothing for a sequence that was evacuated meanwhile.
+        """
+        if sequence not in self._running:
+            return
+        assert sequence.is_in_flight, sequence.id
+        assert num_tokens < len(sequence.token_ids), (sequence.id, num_tokens)
+        self._num_moving -= 1
+        sequence.num_movable = 0
+        sequence.is_in_flight = False
+        sequence.num_computed = sequence.num_refilled = num_tokens
+        if sequence.is_cancelled:
+            self._retire(sequence)
 
     def complete(
         self, batch_id: BatchId, tokens: SequenceOf[int], logprobs: SequenceOf[float]
@@ -211,6 +250,7 @@ class Scheduler:
         Nothing may be in flight.
         """
         assert not self._in_flight, self._in_flight
+        assert not self._num_moving, self._num_moving
         for sequence in self._running:
             sequence.num_refilled = 0
 
@@ -226,59 +266,68 @@ class Scheduler:
     def evacuate(self) -> list[Sequence]:
         """Every live sequence, oldest first, for a hand-over; the scheduler is empty.
 
-        What is in flight is forgotten: its tokens will be sampled again, the same.
+        What is in flight is forgotten: its tokens will be sampled again, the same. The
+        sequences still tell which of their tokens have KV, and in which pages.
         """
         sequences = [*self._running, *self._waiting]
+        for sequence in self._running:
+            self._pages.release(sequence.pages)
+        self._running.clear()
         self._waiting.clear()
         self._in_flight.clear()
-        for sequence in list(self._running):
-            self._retire(sequence)
+        self._num_moving = 0
         return [sequence for sequence in sequences if not sequence.is_cancelled]
 
-    def _refill_spans(self, num_rows: int) -> list[_Span]:
+    def _refill_spans(self, num_rows: int) -> list[Span]:
         """Tokens whose KV only the first stage lacks, oldest sequence first."""
-        spans: list[_Span] = []
+        spans: list[Span] = []
         for sequence in self._running:
             count = min(num_rows, sequence.num_computed - sequence.num_refilled)
             if count > 0 and not sequence.is_in_flight:
                 sequence.is_in_flight = True
-                spans.append(_Span(sequence, sequence.num_refilled, count))
+                spans.append(Span(sequence, sequence.num_refilled, count))
                 num_rows -= count
         return spans
 
-    def _decode_spans(self) -> list[_Span]:
+    def _decode_spans(self) -> list[Span]:
         """One row of each running sequence that lacks one token only."""
-        spans: list[_Span] = []
+        spans: list[Span] = []
         for sequence in list(self._running):
             if len(spans) == self._config.max_sequences:
                 break
             if sequence.is_in_flight or sequence.num_uncomputed != 1:
                 continue
             if sequence.pages and self._grow(sequence):
-                spans.append(_take(sequence, 1))
+                spans.append(take(sequence, 1))
         return spans
 
-    def _prefill_spans(self, num_rows: int) -> list[_Span]:
+    def _prefill_spans(self, num_rows: int) -> list[Span]:
         """Chunks of prompts: first of those that run, then of those that wait."""
-        spans: list[_Span] = []
+        spans: list[Span] = []
         for sequence in list(self._running):
             if num_rows > 0 and not sequence.is_in_flight:
                 count = min(num_rows, sequence.num_uncomputed)
                 if count > 1:
-                    spans.append(_take(sequence, count))
+                    spans.append(take(sequence, count))
                     num_rows -= count
         while num_rows > 0 and self._waiting and len(self._running) < self.capacity:
             sequence = self._waiting[0]
             wanted = self._config.pages_for(len(sequence.token_ids))
-            if wanted > self._pages.num_free:
+            if wanted > self._pages.num_free or sequence.num_movable:
                 break
-            self._waiting.popleft()
-            sequence.pages = self._pages.lease(wanted)
-            self._running.append(sequence)
+            self._admit(sequence)
             count = min(num_rows, sequence.num_uncomputed)
-            spans.append(_take(sequence, count))
+            spans.append(take(sequence, count))
             num_rows -= count
         return spans
+
+    def _admit(self, sequence: Sequence) -> None:
+        """Gives who waits longest pages for its tokens, of which enough are free."""
+        assert sequence is self._waiting[0], sequence.id
+        self._waiting.popleft()
+        wanted = self._config.pages_for(len(sequence.token_ids))
+        sequence.pages = self._pages.lease(wanted)
+        self._running.append(sequence)
 
     def _grow(self, sequence: Sequence) -> bool:
         """Gives a sequence the page it needs next, a younger one's if there is none."""
@@ -314,41 +363,3 @@ class Scheduler:
         sequence.num_computed = 0
         sequence.num_refilled = 0
         sequence.is_in_flight = False
-
-
-def _take(sequence: Sequence, count: int) -> _Span:
-    """The next rows of a sequence, which is in flight from now on."""
-    sequence.is_in_flight = True
-    return _Span(sequence, sequence.num_computed, count)
-
-
-def _batch(spans: list[_Span], num_pages: int) -> StepBatch:
-    """The rows of the spans, in order."""
-    counts = [span.count for span in spans]
-    page_tables = np.zeros((len(spans), num_pages), np.int32)
-    token_ids: list[int] = []
-    positions: list[int] = []
-    for index, span in enumerate(spans):
-        end = span.first + span.count
-        page_tables[index, : len(span.sequence.pages)] = span.sequence.pages
-        token_ids += span.sequence.token_ids[span.first : end]
-        positions += range(span.first, end)
-    last_rows = np.cumsum(counts) - 1
-    sampled = np.zeros(len(token_ids), np.bool_)
-    sampled[last_rows] = [
-        span.first + span.count == len(span.sequence.token_ids) for span in spans
-    ]
-    sampling = [span.sequence.request.sampling for span in spans]
-    return StepBatch(
-        token_ids=np.array(token_ids, np.int32),
-        positions=np.array(positions, np.int32),
-        table_index=np.repeat(np.arange(len(spans), dtype=np.int32), counts),
-        page_tables=page_tables,
-        temperature=np.repeat(
-            np.array([params.temperature for params in sampling], np.float32), counts
-        ),
-        top_k=np.repeat(np.array([p.top_k for p in sampling], np.int32), counts),
-        top_p=np.repeat(np.array([p.top_p for p in sampling], np.float32), counts),
-        seed=np.repeat(np.array([p.seed for p in sampling], np.uint32), counts),
-        sampled=sampled,
-    )

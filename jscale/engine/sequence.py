@@ -14,7 +14,8 @@ class Sequence:
     """Tokens known, tokens whose KV is in pages, and the pages.
 
     `num_computed` tokens have their KV on every stage, `num_refilled` of them on the
-    first: fewer only after that stage got more blocks to run.
+    first: fewer only after that stage got more blocks to run. `num_movable` tokens have
+    theirs where the sequence was before, and it may be moved from there.
 
     Mutable; owned by the scheduler it was added to, and so by that one's thread.
     A hand-over makes a new one from the request and the tokens generated so far.
@@ -26,6 +27,7 @@ class Sequence:
         self.token_ids: list[int] = [*request.prompt_ids, *generated]
         self.num_computed = 0
         self.num_refilled = 0
+        self.num_movable = 0
         self.pages: list[int] = []
         self.is_in_flight = False
         self.is_cancelled = False
@@ -44,6 +46,11 @@ class Sequence:
     def generated(self) -> tuple[int, ...]:
         """The tokens generated so far, also by earlier replicas."""
         return tuple(self.token_ids[len(self.request.prompt_ids) :])
+
+    @property
+    def num_kept(self) -> int:
+        """Tokens whose KV is on every stage, the first too."""
+        return min(self.num_computed, self.num_refilled)
 
     @property
     def num_uncomputed(self) -> int:

@@ -1,11 +1,14 @@
 """The head of a replica: schedules its sequences and says what became of them."""
 
+from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 
 import msgspec
+from absl import logging
 
 from jscale.core.errors import OverloadedError, RequestError
 from jscale.core.ids import BatchId, SequenceId
+from jscale.core.units import NS_PER_MS
 from jscale.engine.config import EngineConfig
 from jscale.engine.scheduler import (
     ScheduledBatch,
@@ -14,10 +17,14 @@ from jscale.engine.scheduler import (
     TokenSampled,
 )
 from jscale.engine.sequence import Sequence
+from jscale.pipeline.kv_arrivals import KvArrivals
 from jscale.pipeline.messages import (
     Emitted,
     Finished,
+    KvMoved,
     Moved,
+    MoveEnded,
+    MoveKv,
     PipelineSpec,
     Rejected,
     Returned,
@@ -36,8 +43,14 @@ class Head:
         config: EngineConfig,
         outbox: Outbox,
         eos_token_ids: SequenceOf[int],
+        *,
+        arrivals: KvArrivals,
+        now_ns: Callable[[], int],
     ) -> None:
         self._spec = spec
+        self._arrivals = arrivals
+        self._now_ns = now_ns
+        self._begun: dict[BatchId, tuple[int, int]] = {}
         self._outbox = outbox
         self._early: list[tuple[str, Submit]] | None = (
             [] if spec.continues is not None else None
@@ -73,6 +86,7 @@ class Head:
         if older is not None:
             assert older.is_drained
             self._scheduler, self._attempts = older._scheduler, older._attempts
+            self._arrivals.take_over(older._arrivals)
             self._scheduler.restart_first_stage()
             told: dict[str, list[ServeEvent]] = {}
             for sequence, (gateway, attempt) in self._attempts.items():
@@ -90,7 +104,8 @@ class Head:
     def is_drained(self) -> bool:
         """Paused, has taken over what it was to, and has nothing in flight."""
         has_all = self._early is None
-        return self._is_paused and has_all and not self._scheduler.num_in_flight
+        in_flight = self._scheduler.num_in_flight + self._scheduler.num_moving
+        return self._is_paused and has_all and not in_flight
 
     def submit(self, gateway: str, command: Submit) -> None:
         """Takes a sequence on, or says at once why not."""
@@ -100,17 +115,19 @@ class Head:
         sequence, attempt = command.sequence, command.attempt
         if self._is_finishing or sequence in self._attempts:
             why = "the replica takes no more" if self._is_finishing else "is here"
-            self._outbox.emit(gateway, (Returned(sequence, attempt, why),))
+            returned = Returned(sequence, attempt, why, command.kv)
+            self._outbox.emit(gateway, (returned,))
             return
         told: ServeEvent | None = None
         # Clients choose the ids of requests; those of sequences are unique here.
         request = msgspec.structs.replace(command.request, id=sequence)
+        added = Sequence(request, command.generated)
         try:
-            ended = self._scheduler.add(Sequence(request, command.generated))
+            ended = self._scheduler.add(added)
         except RequestError as error:
             told = Rejected(sequence, attempt, str(error))
         except OverloadedError as error:
-            told = Returned(sequence, attempt, str(error))
+            told = Returned(sequence, attempt, str(error), command.kv)
         else:
             if ended is not None:
                 told = Finished(sequence, attempt, ended.reason)
@@ -118,6 +135,7 @@ class Head:
             self._outbox.emit(gateway, (told,))
         else:
             self._attempts[sequence] = (gateway, attempt)
+            self._arrivals.expect(added, command.kv)
 
     def cancel(self, sequence: SequenceId) -> None:
         """Forgets a sequence; nothing more is said of it but that."""
@@ -129,6 +147,7 @@ class Head:
                 self._outbox.emit(gateway, (finished,))
         if sequence in self._attempts:
             self._scheduler.cancel(sequence)
+            self._arrivals.forget(sequence)
             gateway, attempt = self._attempts.pop(sequence)
             self._outbox.emit(gateway, (Finished(sequence, attempt, "cancelled"),))
 
@@ -139,13 +158,47 @@ class Head:
         for sequence, (owner, _) in list(self._attempts.items()):
             if owner == gateway:
                 self._scheduler.cancel(sequence)
+                self._arrivals.forget(sequence)
                 del self._attempts[sequence]
 
     def next_batch(self) -> ScheduledBatch | None:
         """The next micro-batch, or None if every sequence waits for one in flight."""
         if self._early is not None or self._is_paused:
             return None
-        return self._scheduler.next_batch()
+        scheduled = self._scheduler.next_batch()
+        if scheduled is not None and not scheduled.is_refill:
+            self._begun[scheduled.id] = scheduled.batch.num_rows, self._now_ns()
+        return scheduled
+
+    def next_move(self) -> MoveKv | None:
+        """What every stage is to be told, if KV is to be moved here before that."""
+        if self._early is not None or self._is_paused:
+            return None
+        return self._arrivals.next_move(self._scheduler, self._now_ns())
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When the replica is broken unless its stages say how moves ended."""
+        return self._arrivals.deadline_ns
+
+    def move_ended(self, message: MoveEnded) -> None:
+        """A stage has its part of what was to be moved, or never will."""
+        arrival = self._arrivals.ended(message, self._scheduler, self._now_ns())
+        if arrival is None:
+            return
+        sequence = arrival.sequence.id
+        logging.info(
+            "kv of sequence=%s %s tokens=%d bytes=%d took_ms=%.1f",
+            sequence,
+            f"recomputed ({arrival.reason})" if arrival.reason else "moved",
+            arrival.num_tokens,
+            arrival.size_bytes,
+            arrival.took_ns / NS_PER_MS,
+        )
+        if arrival.num_tokens and not arrival.sequence.is_cancelled:
+            gateway, attempt = self._attempts[sequence]
+            moved = KvMoved(sequence, attempt, arrival.num_tokens, arrival.size_bytes)
+            self._outbox.emit(gateway, (moved,))
 
     def complete(
         self, batch: BatchId, tokens: SequenceOf[int], logprobs: SequenceOf[float]
@@ -155,6 +208,8 @@ class Head:
         Raises:
           TransportError: the results are not those of the batch.
         """
+        if (begun := self._begun.pop(batch, None)) is not None:
+            self._arrivals.prefill.seen(begun[0], self._now_ns() - begun[1])
         told: dict[str, list[ServeEvent]] = {}
         for event in self._scheduler.complete(batch, tokens, logprobs):
             sequence = event.sequence
@@ -176,14 +231,19 @@ class Head:
         """Takes nothing new; what is here runs to its end."""
         self._is_finishing = True
 
-    def give_back(self, reason: str) -> None:
-        """Returns every sequence to its gateway, which hands it over to another."""
+    def give_back(self, reason: str, *, keeps_kv: bool) -> None:
+        """Returns every sequence to its gateway, which hands it over to another.
+
+        With `keeps_kv` the stages still have the KV, and the gateway is told so.
+        """
         self.take_over(None)
         told: dict[str, list[ServeEvent]] = {}
-        for sequence, (gateway, attempt) in self._attempts.items():
-            told.setdefault(gateway, []).append(Returned(sequence, attempt, reason))
-        self._scheduler.evacuate()
-        self._attempts.clear()
+        for sequence in self._scheduler.evacuate():
+            gateway, attempt = self._attempts.pop(sequence.id)
+            kv = self._arrivals.ticket_of(sequence) if keeps_kv else None
+            returned = Returned(sequence.id, attempt, reason, kv)
+            told.setdefault(gateway, []).append(returned)
+        assert not self._attempts, self._attempts
         self._tell(told)
 
     def _tell(self, told: dict[str, list[ServeEvent]]) -> None:

@@ -17,6 +17,11 @@ class StageSpec(msgspec.Struct, frozen=True):
     first_block: int
     num_blocks: int
 
+    @property
+    def blocks(self) -> range:
+        """The indices of its blocks."""
+        return range(self.first_block, self.first_block + self.num_blocks)
+
 
 class PipelineSpec(msgspec.Struct, frozen=True):
     """An execution pipeline as its workers know it; never edited.
@@ -44,6 +49,21 @@ class PipelineSpec(msgspec.Struct, frozen=True):
     def workers(self) -> tuple[WorkerId, ...]:
         """Every worker once, in the order of the stages."""
         return tuple(dict.fromkeys(stage.worker for stage in self.stages))
+
+
+class KvTicket(msgspec.Struct, frozen=True):
+    """Where the KV of a sequence's first tokens was left when it was given back.
+
+    The workers of `stages` have it in `pages`, which the pipeline numbered, for as long
+    as nobody else needs those: it is moved if it is still there, else recomputed.
+    `prefill_tokens_per_s` is how fast that replica computed prompts; 0: not known.
+    """
+
+    pipeline: PipelineId
+    stages: tuple[StageSpec, ...]
+    pages: tuple[int, ...]
+    num_tokens: int
+    prefill_tokens_per_s: float = 0.0
 
 
 # --- stage -> stage (header; the arrays follow as payload) -------------------------
@@ -77,7 +97,52 @@ class PipelineBroken(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-StageMessage = StageInput | Sampled | PipelineBroken
+class MoveKv(msgspec.Struct, frozen=True, tag=True):
+    """The head has a stage get the KV of a sequence, for the blocks that it runs.
+
+    `pages` are the sequence's in the new pipeline, as many as the ticket names.
+    """
+
+    pipeline: PipelineId
+    move: int
+    ticket: KvTicket
+    pages: tuple[int, ...]
+
+
+class MoveEnded(msgspec.Struct, frozen=True, tag=True):
+    """A stage has the KV that it was to get, or a reason why not.
+
+    In either case it writes no more of it. `size_bytes` came over the network.
+    """
+
+    pipeline: PipelineId
+    move: int
+    worker: WorkerId
+    size_bytes: int
+    took_ns: int
+    reason: str = ""
+
+
+class FetchKv(msgspec.Struct, frozen=True, tag=True):
+    """A worker asks another for the KV of a block in pages of an older pipeline."""
+
+    pipeline: PipelineId
+    piece: int
+    reader: StageSpec
+    block: int
+    pages: tuple[int, ...]
+
+
+class KvPiece(msgspec.Struct, frozen=True, tag=True):
+    """The answer; the payload is the KV, empty if it is not there any more."""
+
+    piece: int
+    is_there: bool
+
+
+StageMessage = (
+    StageInput | Sampled | PipelineBroken | MoveKv | MoveEnded | FetchKv | KvPiece
+)
 
 
 # --- gateway -> head ----------------------------------------------------------------
@@ -87,7 +152,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     """Run this sequence on that replica, going on after `generated`.
 
     `attempt` counts how often the sequence was handed over: what an earlier attempt
-    still says is recognised by it and dropped.
+    still says is recognised by it and dropped. `kv` is what `Returned` brought.
     """
 
     pipeline: PipelineId
@@ -95,6 +160,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     attempt: int
     request: Request
     generated: tuple[int, ...] = ()
+    kv: KvTicket | None = None
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -137,11 +203,15 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
 
 
 class Returned(msgspec.Struct, frozen=True, tag=True):
-    """The replica gives the sequence back: the gateway hands it over to another."""
+    """The replica gives the sequence back: the gateway hands it over to another.
+
+    `kv` is for that one, and says where it may find what was computed here.
+    """
 
     sequence: SequenceId
     attempt: int
     reason: str
+    kv: KvTicket | None = None
 
 
 class Moved(msgspec.Struct, frozen=True, tag=True):
@@ -152,6 +222,15 @@ class Moved(msgspec.Struct, frozen=True, tag=True):
     pipeline: PipelineId
 
 
+class KvMoved(msgspec.Struct, frozen=True, tag=True):
+    """The KV of so many tokens was moved here: they are not computed again."""
+
+    sequence: SequenceId
+    attempt: int
+    num_tokens: int
+    size_bytes: int
+
+
 class Rejected(msgspec.Struct, frozen=True, tag=True):
     """The sequence can run nowhere as it stands; the reason is for the client."""
 
@@ -160,7 +239,7 @@ class Rejected(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-ServeEvent = Emitted | Finished | Returned | Moved | Rejected
+ServeEvent = Emitted | Finished | Returned | Moved | KvMoved | Rejected
 
 
 class ServeEvents(msgspec.Struct, frozen=True):

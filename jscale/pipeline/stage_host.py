@@ -6,43 +6,41 @@ source helps, its own sequences keep half of its time; and pipelines take turns 
 themselves.
 """
 
-import collections
 import dataclasses
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from jscale.core.errors import JscaleError, TransportError, UnavailableError
+from jscale.core.errors import JscaleError, TransportError
 from jscale.core.ids import PipelineId, SequenceId, WorkerId
 from jscale.engine.batch import StepBatch
 from jscale.engine.config import EngineConfig
 from jscale.engine.executor import SampledRows, StageExecutor
-from jscale.engine.pages import PagePool
 from jscale.pipeline.head import Head
-from jscale.pipeline.lease import Lease
+from jscale.pipeline.kv_arrivals import KvArrivals
+from jscale.pipeline.kv_mover import KvMover
+from jscale.pipeline.lease import Leases
 from jscale.pipeline.messages import (
+    FetchKv,
+    KvPiece,
+    MoveEnded,
+    MoveKv,
     PipelineBroken,
     PipelineSpec,
     Returned,
     Sampled,
     StageInput,
+    StageMessage,
+    StageSpec,
     Submit,
 )
 from jscale.pipeline.outbox import Outbox
+from jscale.pipeline.rates import LinkRate
+from jscale.pipeline.turns import OpenPipeline, Turns
 from jscale.pipeline.work import Work, merge
-
-
-@dataclasses.dataclass
-class _OpenPipeline:
-    """A pipeline that has stages here."""
-
-    spec: PipelineSpec
-    lease: Lease
-    head: Head | None
-    waiting: collections.deque[Work]
-    continued_by: PipelineId | None = None
 
 
 class StageHost:
@@ -56,21 +54,39 @@ class StageHost:
         outbox: Outbox,
         *,
         eos_token_ids: Sequence[int] = (),
+        link_bytes_per_s: float | None = None,
+        now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._worker = worker
         self._config = config
         self._executor = executor
         self._outbox = outbox
         self._eos_token_ids = eos_token_ids
-        self._pool = PagePool(config.num_pages)
-        self._pipelines: dict[PipelineId, _OpenPipeline] = {}
-        self._turns: collections.deque[PipelineId] = collections.deque()
-        self._is_local_turn = True
+        self._now_ns = now_ns
+        self._link = LinkRate(link_bytes_per_s)
+        self._leases = Leases(config.num_pages)
+        self._mover = KvMover(
+            worker, executor, self._leases, outbox, ended=self._move_ended
+        )
+        self._pipelines: dict[PipelineId, OpenPipeline] = {}
+        self._turns = Turns(config.row_buckets[-1])
 
     @property
     def num_sequences(self) -> int:
         """Sequences of which this worker is the head."""
         return sum(p.head.num_sequences for p in self._pipelines.values() if p.head)
+
+    @property
+    def num_free_pages(self) -> int:
+        """Pages that pipelines may still lease here."""
+        return self._leases.num_free
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When `run_one` is due even if nothing happened; None: never."""
+        heads = [each.head for each in self._pipelines.values() if each.head]
+        deadlines = [self._mover.deadline_ns, *(head.deadline_ns for head in heads)]
+        return min((ns for ns in deadlines if ns is not None), default=None)
 
     def open(self, spec: PipelineSpec) -> None:
         """Leases the pages of a pipeline's stages here, or shares those it continues.
@@ -80,26 +96,13 @@ class StageHost:
           UnavailableError: the pipeline that it continues is gone.
         """
         assert spec.pipeline not in self._pipelines, spec
-        if spec.continues is None:
-            lease = Lease(self._pool, spec.num_pages)
-        elif spec.continues in self._pipelines:
-            lease = self._pipelines[spec.continues].lease
-        else:
-            raise UnavailableError(
-                f"pipeline {spec.continues}, which {spec.pipeline} continues, is gone: "
-                f"open one that starts anew"
-            )
-        lease.num_users += 1
-        head = None
-        if spec.head == self._worker:
-            head = Head(spec, self._config, self._outbox, self._eos_token_ids)
-        self._pipelines[spec.pipeline] = _OpenPipeline(
-            spec=spec,
-            lease=lease,
-            head=head,
-            waiting=collections.deque(),
-        )
-        self._turns.append(spec.pipeline)
+        self._leases.open(spec.pipeline, spec.num_pages, spec.continues)
+        page_map = self._leases.page_map(spec.pipeline)
+        assert page_map is not None, spec
+        head = self._head(spec) if spec.head == self._worker else None
+        opened = OpenPipeline(spec, page_map, head)
+        self._pipelines[spec.pipeline] = opened
+        self._turns.add(opened)
 
     def close(
         self,
@@ -126,23 +129,41 @@ class StageHost:
                 opened.head.pause()
                 self._hand_on(opened)
             return  # Not a head: what is in flight comes before the newer one's.
-        self._end(opened, reason)
+        self._end(opened, reason, keeps_kv=True)
 
-    def _end(self, opened: _OpenPipeline, reason: str) -> None:
+    def _head(self, spec: PipelineSpec) -> Head:
+        blocks = range(self._executor.num_blocks)
+        arrivals = KvArrivals(
+            spec,
+            self._config,
+            kv_bytes_per_token=sum(map(self._executor.kv_bytes_per_token, blocks)),
+            link=self._link,
+        )
+        return Head(
+            spec,
+            self._config,
+            self._outbox,
+            self._eos_token_ids,
+            arrivals=arrivals,
+            now_ns=self._now_ns,
+        )
+
+    def _end(self, opened: OpenPipeline, reason: str, *, keeps_kv: bool) -> None:
         pipeline = opened.spec.pipeline
         del self._pipelines[pipeline]
-        self._turns.remove(pipeline)
-        self._release(opened.lease)
+        self._turns.remove(opened)
+        self._mover.drop(pipeline)
+        self._leases.close(pipeline)
         if opened.head:
-            opened.head.give_back(reason)
+            opened.head.give_back(reason, keeps_kv=keeps_kv)
         self._outbox.closed(pipeline, reason)
         for other in list(self._pipelines.values()):
             if other.continued_by == pipeline:  # It waited for this one.
-                self._end(other, reason)
+                self._end(other, reason, keeps_kv=keeps_kv)
             elif other.spec.continues == pipeline and other.head:
                 other.head.take_over(None)
 
-    def _hand_on(self, opened: _OpenPipeline) -> None:
+    def _hand_on(self, opened: OpenPipeline) -> None:
         """Gives the sequences to the next head once nothing is in flight."""
         newer = self._pipelines.get(opened.continued_by or PipelineId(0))
         if newer is None or opened.head is None or not opened.head.is_drained:
@@ -150,21 +171,23 @@ class StageHost:
         assert newer.head is not None, newer.spec
         newer.head.take_over(opened.head)
         opened.head = None
-        self._end(opened, "continued")
+        self._end(opened, "continued", keeps_kv=False)
         self._hand_on(newer)  # It may have been superseded while it waited.
 
     def break_with(self, peer: WorkerId) -> None:
         """Closes every pipeline that a lost worker was part of."""
-        for opened in list(self._pipelines.values()):
+        for pipeline, opened in list(self._pipelines.items()):
             if peer in opened.spec.workers:
-                self.close(opened.spec.pipeline, f"{peer} is lost")
+                self._broken(pipeline, f"{peer} is lost")
+        self._mover.lose(peer, self._now_ns())
 
     def submit(self, gateway: str, command: Submit) -> None:
         """Takes a sequence on, or returns it if its replica is gone."""
         opened = self._pipelines.get(command.pipeline)
         if opened is None or opened.head is None:
-            gone = Returned(command.sequence, command.attempt, "the replica is closed")
-            self._outbox.emit(gateway, (gone,))
+            gone = "the replica is closed"
+            returned = Returned(command.sequence, command.attempt, gone, command.kv)
+            self._outbox.emit(gateway, (returned,))
             return
         opened.head.submit(gateway, command)
 
@@ -182,7 +205,26 @@ class StageHost:
                 opened.head.forget_gateway(gateway)
         self._close_finished()
 
-    def take_input(self, message: StageInput, payload: memoryview) -> None:
+    def take(self, message: StageMessage, payload: memoryview) -> None:
+        """Something that another worker says."""
+        match message:
+            case StageInput():
+                self._take_input(message, payload)
+            case Sampled():
+                self._take_sampled(message)
+            case PipelineBroken(pipeline, reason):
+                self._broken(pipeline, reason)
+            case MoveKv():
+                self._move(message)
+            case MoveEnded(pipeline):
+                if (opened := self._pipelines.get(pipeline)) is not None:
+                    self._move_ended(opened.spec, message)
+            case FetchKv():
+                self._mover.give(message)
+            case KvPiece():
+                self._mover.arrived(message, payload, self._now_ns())
+
+    def _take_input(self, message: StageInput, payload: memoryview) -> None:
         """A micro-batch arrived for a stage here; dropped if that is closed."""
         opened = self._pipelines.get(message.pipeline)
         if opened is None:
@@ -190,7 +232,7 @@ class StageHost:
         older = self._pipelines.get(opened.spec.continues or PipelineId(0))
         if older is not None and older.continued_by is not None:
             assert not older.waiting, "its head hands on when nothing is in flight"
-            self._end(older, "continued")
+            self._end(older, "continued", keeps_kv=False)
         try:
             batch = StepBatch.from_bytes(payload[: message.batch_bytes])
             x = np.frombuffer(
@@ -205,12 +247,12 @@ class StageHost:
                 message.stage_index,
                 message.batch,
                 batch,
-                opened.lease.page_map,
+                opened.page_map,
                 x,
             )
         )
 
-    def take_sampled(self, message: Sampled) -> None:
+    def _take_sampled(self, message: Sampled) -> None:
         """The last stage finished a micro-batch of which we are the head."""
         opened = self._pipelines.get(message.pipeline)
         if opened is not None and opened.head is not None:
@@ -222,58 +264,56 @@ class StageHost:
             self._hand_on(opened)
             self._close_finished()
 
-    def take_broken(self, message: PipelineBroken) -> None:
-        """Another stage cannot go on."""
-        self.close(message.pipeline, message.reason)
+    def _broken(self, pipeline: PipelineId, reason: str) -> None:
+        """A stage cannot go on, here or elsewhere: its KV is not to be relied on."""
+        opened = self._pipelines.get(pipeline)
+        if opened is not None:
+            self._end(opened, reason, keeps_kv=False)
 
     def run_one(self) -> bool:
         """Runs one step of one stage; False if there was none to run.
 
         What other pipelines have waiting for the same blocks is run in the same step.
         """
-        for is_local in (self._is_local_turn, not self._is_local_turn):
-            for pipeline in list(self._turns):
-                opened = self._pipelines[pipeline]
-                if opened.spec.is_local != is_local:
-                    continue
-                self._turns.remove(pipeline)
-                self._turns.append(pipeline)
-                work = self._next_work(opened)
-                if work is not None:
-                    self._is_local_turn = not is_local
-                    self._run([work, *self._take_fitting(work)])
-                    return True
-        return False
+        if self.deadline_ns is not None:
+            self._expire(self._now_ns())
+        for opened in list(self._pipelines.values()):
+            self._start_moves(opened)
+        works = self._turns.next_works()
+        if works:
+            self._run(works)
+        return bool(works)
 
-    def _next_work(self, opened: _OpenPipeline) -> Work | None:
-        """What has come furthest goes first: it frees the pipeline soonest."""
-        if opened.waiting:
-            return opened.waiting.popleft()
-        scheduled = opened.head.next_batch() if opened.head else None
-        if scheduled is None:
-            return None
-        return Work(
-            opened.spec,
-            0,
-            scheduled.id,
-            scheduled.batch,
-            opened.lease.page_map,
-            None,
-            scheduled.is_refill,
-        )
+    def _expire(self, now_ns: int) -> None:
+        self._mover.expire(now_ns)
+        for opened in list(self._pipelines.values()):
+            deadline_ns = opened.head.deadline_ns if opened.head else None
+            if deadline_ns is not None and deadline_ns <= now_ns:
+                self._break(opened.spec, "a stage does not say whether it has KV")
 
-    def _take_fitting(self, work: Work) -> list[Work]:
-        """All that waits for the same blocks, as far as a step has room."""
-        taken: list[Work] = []
-        num_rows = work.batch.num_rows
-        for pipeline in self._turns:
-            waiting = self._pipelines[pipeline].waiting
-            while waiting and waiting[0].fits(work):
-                num_rows += waiting[0].batch.num_rows
-                if num_rows > self._config.row_buckets[-1]:
-                    return taken
-                taken.append(waiting.popleft())
-        return taken
+    def _start_moves(self, opened: OpenPipeline) -> None:
+        """Has the stages of a replica get the KV that is to be moved there."""
+        while opened.head and (command := opened.head.next_move()) is not None:
+            for stage in _stages_to_tell(opened.spec):
+                if stage.worker != self._worker:
+                    self._outbox.send(stage, command, b"")
+            self._mover.move(command, opened.spec, self._now_ns())
+
+    def _move(self, command: MoveKv) -> None:
+        """The head of a pipeline wants our stages of it to get KV."""
+        opened = self._pipelines.get(command.pipeline)
+        if opened is not None:  # Else the head is about to hear that it is closed.
+            self._mover.move(command, opened.spec, self._now_ns())
+
+    def _move_ended(self, spec: PipelineSpec, message: MoveEnded) -> None:
+        """Tells the head, here or elsewhere."""
+        if spec.head != self._worker:
+            self._outbox.send(spec.stages[0], message, b"")
+            return
+        opened = self._pipelines.get(message.pipeline)
+        if opened is not None and opened.head is not None:
+            opened.head.move_ended(message)
+            self._hand_on(opened)
 
     def _run(self, works: list[Work]) -> None:
         stage = works[0].stage
@@ -302,11 +342,6 @@ class StageHost:
             opened.head.refilled(work.batch_id)
             self._hand_on(opened)
 
-    def _release(self, lease: Lease) -> None:
-        lease.num_users -= 1
-        if not lease.num_users:
-            self._pool.release(lease.pages)
-
     def _answer(
         self,
         work: Work,
@@ -321,7 +356,7 @@ class StageHost:
             logprobs=tuple(logprobs.tolist()),
         )
         if work.spec.head == self._worker:
-            self.take_sampled(sampled)
+            self._take_sampled(sampled)
         else:
             self._outbox.send(work.spec.stages[0], sampled, b"")
 
@@ -339,14 +374,17 @@ class StageHost:
     def _break(self, spec: PipelineSpec, reason: str) -> None:
         """Close here, and tell the others, who would wait for ever."""
         broken = PipelineBroken(spec.pipeline, reason)
-        told = {self._worker}
-        for stage in spec.stages:
-            if stage.worker not in told:
-                told.add(stage.worker)
+        for stage in _stages_to_tell(spec):
+            if stage.worker != self._worker:
                 self._outbox.send(stage, broken, b"")
-        self.close(spec.pipeline, reason)
+        self._broken(spec.pipeline, reason)
 
     def _close_finished(self) -> None:
         for opened in list(self._pipelines.values()):
             if opened.head and opened.head.is_finished:
                 self.close(opened.spec.pipeline, "finished")
+
+
+def _stages_to_tell(spec: PipelineSpec) -> list[StageSpec]:
+    """One stage of each worker: what is told to it concerns all that it runs."""
+    return list({stage.worker: stage for stage in spec.stages}.values())

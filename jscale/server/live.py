@@ -6,6 +6,7 @@ from collections.abc import Collection
 from jscale.cluster.messages import Replica
 from jscale.core.ids import SequenceId
 from jscale.engine.request import Request
+from jscale.pipeline.messages import KvTicket
 
 
 @dataclasses.dataclass
@@ -18,6 +19,7 @@ class LiveSequence:
       attempt: how often it was handed over.
       generated: the tokens that the client was given, in order.
       replica: where it runs; None while it waits.
+      kv: where the replica that gave it back left its KV, for the next one.
       num_fruitless: hand-overs in a row that brought no token.
     """
 
@@ -27,6 +29,7 @@ class LiveSequence:
     attempt: int = 0
     generated: list[int] = dataclasses.field(default_factory=list)
     replica: Replica | None = None
+    kv: KvTicket | None = None
     num_fruitless: int = 0
 
     def finish_reason(self, eos_token_ids: Collection[int]) -> str | None:

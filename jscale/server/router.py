@@ -20,6 +20,8 @@ from jscale.pipeline.messages import (
     Cancel,
     Emitted,
     Finished,
+    KvMoved,
+    KvTicket,
     Moved,
     Rejected,
     Returned,
@@ -73,6 +75,9 @@ class Router:
         self._num_tokens = 0
         self._prompt_tokens = 0
         self.num_handed_over = 0
+        self.num_kv_moved = 0
+        """Hand-overs after which nothing was computed again."""
+        self.kv_moved_bytes = 0
         self.num_tokens_of: Counter[WorkerId] = Counter()
         """Tokens that a worker contributed to, as any stage of a replica."""
 
@@ -203,11 +208,15 @@ class Router:
                 return [End(live.sequence, event.reason), *self._dispatch(now_ns)]
             case Returned():
                 self._replicas.rest(live.replica.pipeline, now_ns + REST_NS)
-                decisions = self._hand_over(live, event.reason)
+                decisions = self._hand_over(live, event.reason, event.kv)
                 return decisions + self._dispatch(now_ns)
             case Moved(pipeline=pipeline):
                 self._move(live, pipeline)
                 return self._dispatch(now_ns)
+            case KvMoved():
+                self.num_kv_moved += 1
+                self.kv_moved_bytes += event.size_bytes
+                return []
             case Rejected():
                 self._forget(live)
                 failed = Fail(live.sequence, RequestError(event.reason))
@@ -229,9 +238,12 @@ class Router:
             decisions.append(Fail(live.sequence, UnavailableError(message)))
         return decisions
 
-    def _hand_over(self, live: LiveSequence, reason: str) -> list[Decision]:
+    def _hand_over(
+        self, live: LiveSequence, reason: str, kv: KvTicket | None = None
+    ) -> list[Decision]:
         """Takes the sequence from its replica and queues it, if anything is left."""
         self._release(live)
+        live.kv = kv
         self.num_handed_over += 1
         live.attempt += 1
         live.num_fruitless += 1
@@ -262,6 +274,7 @@ class Router:
                 attempt=live.attempt,
                 request=live.request,
                 generated=tuple(live.generated),
+                kv=live.kv,
             )
             decisions.append(Send(replica.head, submit))
         return decisions

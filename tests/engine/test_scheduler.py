@@ -1,102 +1,23 @@
 """The scheduler against scripts with full transcripts, and against its invariants."""
 
-import textwrap
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jscale.core.errors import OverloadedError, RequestError, TransportError
 from jscale.core.ids import BatchId, SequenceId
-from jscale.engine.config import EngineConfig
-from jscale.engine.request import Request, SamplingParams
-from jscale.engine.scheduler import ScheduledBatch, Scheduler, TokenSampled
+from jscale.engine.scheduler import Scheduler, TokenSampled
 from jscale.engine.sequence import Sequence
+from tests.engine.scheduler_script import (
+    check,
+    config,
+    expected,
+    result,
+    sequence,
+    tell,
+)
 
 EOS = 2
-
-
-def config(**changes: object) -> EngineConfig:
-    sizes = {"row_buckets": (16,), "page_tokens": 4, "num_pages": 64, "max_context": 64}
-    return EngineConfig(**{**sizes, "max_sequences": 4, **changes})
-
-
-def sequence(name: str, num_prompt: int, max_tokens: int = 8, **sampling) -> Sequence:
-    params = SamplingParams(max_tokens=max_tokens, **sampling)
-    return Sequence(
-        Request(SequenceId(name), tuple(range(10, 10 + num_prompt)), params)
-    )
-
-
-def model(token: int, position: int) -> int:
-    """The token that the pretended model gives after this one."""
-    return 100 + (token * 7 + position * 3) % 50
-
-
-def result(batch) -> tuple[list[int], list[float]]:
-    tokens = [
-        model(int(token), int(position))
-        for token, position in zip(batch.token_ids, batch.positions, strict=True)
-    ]
-    return tokens, [-1.0] * batch.num_rows
-
-
-def expected(prompt: tuple[int, ...], count: int) -> list[int]:
-    tokens = list(prompt)
-    for _ in range(count):
-        tokens.append(model(tokens[-1], len(tokens) - 1))
-    return tokens[len(prompt) :]
-
-
-def play(scheduler: Scheduler, script: str) -> str:
-    """Carries out a script and returns it with what came of each line below it."""
-    lines, flying = [], {}
-    for line in textwrap.dedent(script).strip().splitlines():
-        if line.startswith(" "):
-            continue
-        lines.append(line)
-        words = line.split()
-        if words[0] == "add":
-            happened = [scheduler.add(sequence(words[1], *map(int, words[2:])))]
-        elif words[0] == "cancel":
-            happened = [scheduler.cancel(SequenceId(words[1]))]
-        elif words[0] == "next":
-            scheduled = scheduler.next_batch()
-            happened = [describe(scheduled)]
-            if scheduled is not None:
-                flying[f"b{scheduled.id}"] = scheduled
-        elif words[0] == "complete":
-            scheduled = flying.pop(words[1])
-            happened = scheduler.complete(scheduled.id, *result(scheduled.batch))
-        else:
-            happened = [[each.id for each in scheduler.evacuate()]]
-        lines += [f"    {tell(each)}" for each in happened if each is not None]
-    return "\n".join(lines)
-
-
-def describe(scheduled: ScheduledBatch | None) -> str:
-    if scheduled is None:
-        return "nothing"
-    batch = scheduled.batch
-    spans = []
-    for index, table in enumerate(batch.page_tables):
-        rows = batch.table_index == index
-        positions, pages = batch.positions[rows], table[table > 0]
-        mark = "*" if batch.sampled[rows].any() else ""
-        spans.append(f"{positions[0]}-{positions[-1]}{mark} in {pages.tolist()}")
-    return f"b{scheduled.id}: {', '.join(spans)}"
-
-
-def tell(event: object) -> str:
-    if isinstance(event, TokenSampled):
-        return f"{event.sequence}[{event.index}] = {event.token}"
-    if hasattr(event, "reason"):
-        return f"{event.sequence} {event.reason}"
-    return str(event)
-
-
-def check(scheduler: Scheduler, transcript: str) -> None:
-    assert play(scheduler, transcript) == textwrap.dedent(transcript).strip()
 
 
 def test_sequences_join_and_leave_between_steps():
@@ -342,37 +263,53 @@ def test_every_sequence_gets_its_tokens_whatever_runs_beside_it(data):
     )
     small = config(max_context=24, num_pages=64, max_sequences=2)
     scheduler = Scheduler(small, num_pages=num_pages, max_in_flight=max_in_flight)
-    wanted, got, cancelled, flying, finished = {}, {}, set(), [], set()
+    wanted, got, cancelled, finished = {}, {}, set(), set()
+    flying, moving = [], []
     for index in range(data.draw(st.integers(1, 8))):
         name = f"s{index}"
         added = sequence(
             name, data.draw(st.integers(1, 20)), data.draw(st.integers(1, 8))
         )
         prompt = added.request.prompt_ids
+        added.num_movable = data.draw(st.integers(0, len(prompt) - 1))
         count = min(added.request.sampling.max_tokens, 24 - len(prompt))
         wanted[name], got[name] = expected(prompt, count), []
         scheduler.add(added)
         if data.draw(st.booleans()):
-            turn(scheduler, data, flying, got, finished)
+            turn(scheduler, data, flying, moving, got, finished)
         if data.draw(st.integers(0, 5)) == 0 and scheduler.cancel(SequenceId(name)):
             cancelled.add(name)
     for _ in range(2000):
         if not scheduler.num_sequences:
             break
-        turn(scheduler, data, flying, got, finished)
+        turn(scheduler, data, flying, moving, got, finished)
     assert finished == wanted.keys() - cancelled
     assert all(got[name] == wanted[name] for name in finished)
     assert scheduler.num_free_pages == num_pages
 
 
-def turn(scheduler, data, flying, got, finished) -> None:
-    """Starts a batch if one can start, else completes the first in flight."""
+def turn(scheduler, data, flying, moving, got, finished) -> None:
+    """Starts a batch if one can start, else completes the first in flight.
+
+    KV that is to be moved arrives, or is lost, when nothing else can be done.
+    """
+    while (movable := scheduler.movable()) is not None:
+        if data.draw(st.booleans()):
+            scheduler.start_move(movable)
+            moving.append(movable)
+        else:
+            movable.num_movable = 0
     scheduled = scheduler.next_batch()
     if scheduled is not None:
         owned = [set(table[table > 0]) for table in scheduled.batch.page_tables]
         assert len(set().union(*owned)) == sum(map(len, owned)), "a page has one owner"
         assert scheduled.batch.num_rows <= 16
+        written = {page for each in moving for page in each.pages}
+        assert not written & set().union(*owned), "a page that is written to is taken"
         flying.append(scheduled)
+    elif moving and data.draw(st.booleans()):
+        ended = moving.pop(0)
+        scheduler.end_move(ended, data.draw(st.sampled_from([0, ended.num_movable])))
     elif flying:
         done = flying.pop(0)
         for event in scheduler.complete(done.id, *result(done.batch)):

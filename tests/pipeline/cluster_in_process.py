@@ -9,6 +9,7 @@ import dataclasses
 import random
 
 import msgspec
+import pytest
 
 from jscale.core.ids import PipelineId, SequenceId, WorkerId
 from jscale.engine.executables import ExecutableSet
@@ -18,14 +19,13 @@ from jscale.engine.request import Request, SamplingParams
 from jscale.pipeline.messages import (
     Emitted,
     Finished,
+    KvMoved,
+    KvTicket,
     Moved,
-    PipelineBroken,
     PipelineSpec,
     Rejected,
     Returned,
-    Sampled,
     ServeEvent,
-    StageInput,
     StageMessage,
     StageSpec,
     Submit,
@@ -35,6 +35,13 @@ from jscale.pipeline.stage_host import StageHost
 from jscale.store.block_store import BlockStore
 
 CODEC = msgspec.msgpack.Decoder(StageMessage)
+PROMPTS = {
+    "a": (1, 403, 407, 261),
+    "b": (1, 378, 432, 383, 286, 261, 376, 298, 315, 421),
+    "c": (1,),
+    "d": (1, 395, 317),
+    "e": (1, *range(260, 300)),
+}
 
 
 @dataclasses.dataclass
@@ -46,6 +53,8 @@ class Client:
     attempt: int = 0
     finish_reason: str = ""
     rejected: str = ""
+    kv: KvTicket | None = None
+    num_moved_tokens: int = 0
 
 
 class World:
@@ -69,6 +78,9 @@ class World:
         self.closed: list[tuple[str, PipelineId]] = []
         self.next_pipeline = 1
         self.num_moved = 0
+        self.now_ns = 0
+        self.unreachable: list[tuple[WorkerId, WorkerId]] = []
+        self.config = program.engine
 
     def add_worker(self, name: str) -> WorkerId:
         worker = WorkerId(name)
@@ -77,10 +89,11 @@ class World:
             executor.set_block(block, self.store.publish(block))
         self.hosts[worker] = StageHost(
             worker,
-            self.program.engine,
+            self.config,
             executor,
             _Wire(self, worker),
             eos_token_ids=self.program.model.eos_token_ids,
+            now_ns=self._tick,
         )
         return worker
 
@@ -152,7 +165,9 @@ class World:
             client.attempt,
             client.request,
             tuple(client.tokens),
+            client.kv,
         )
+        client.kv = None
         self.hosts[spec.head].submit("gateway", command)
 
     def hand_over_returned(self, spec: PipelineSpec) -> None:
@@ -162,6 +177,11 @@ class World:
 
     def step(self) -> bool:
         """One thing happens, whichever; False if nothing can."""
+        if self.unreachable and self.random.random() < 0.5:
+            worker, peer = self.unreachable.pop(0)
+            if worker in self.hosts:
+                self.hosts[worker].break_with(peer)
+            return True
         acts = [(wire, queue) for wire, queue in self.wires.items() if queue]
         hosts = list(self.hosts.values())
         self.random.shuffle(acts)
@@ -171,10 +191,10 @@ class World:
             return True
         if any(host.run_one() for host in hosts):
             return True
+        acts = [(wire, queue) for wire, queue in self.wires.items() if queue]
         if acts:
             self._arrive(*acts[0])
-            return True
-        return False
+        return bool(acts or self.unreachable)
 
     def run(self, num_steps: int = 1_000_000) -> None:
         for _ in range(num_steps):
@@ -186,13 +206,7 @@ class World:
     ) -> None:
         header, payload = queue.popleft()
         host = self.hosts[WorkerId(wire[1])]
-        match CODEC.decode(header):
-            case StageInput() as message:
-                host.take_input(message, memoryview(payload))
-            case Sampled() as message:
-                host.take_sampled(message)
-            case PipelineBroken() as message:
-                host.take_broken(message)
+        host.take(CODEC.decode(header), memoryview(payload))
 
     def heard(self, event: ServeEvent) -> None:
         """The gateway's rules: late words of an old attempt count for nothing."""
@@ -208,9 +222,17 @@ class World:
             case Moved():
                 self.num_moved += 1
             case Returned():
+                client.kv = event.kv
                 self.returned.append(event.sequence)
+            case KvMoved(num_tokens=num_tokens):
+                client.num_moved_tokens += num_tokens
             case Rejected(reason=reason):
                 client.rejected = reason
+
+    def _tick(self) -> int:
+        """A clock that goes on whenever it is looked at."""
+        self.now_ns += 1000
+        return self.now_ns
 
     def _num_pages(self) -> int:
         return self.program.engine.num_pages // 8
@@ -227,6 +249,8 @@ class _Wire(Outbox):
                 (self._worker, stage.worker), collections.deque()
             )
             wire.append((msgspec.msgpack.encode(message), payload))
+        else:
+            self._world.unreachable.append((self._worker, stage.worker))
 
     def emit(self, gateway: str, events: tuple[ServeEvent, ...]) -> None:
         assert gateway == "gateway"
@@ -235,3 +259,29 @@ class _Wire(Outbox):
 
     def closed(self, pipeline: PipelineId, reason: str) -> None:
         self._world.closed.append((self._worker, pipeline))
+
+
+def expected_alone(world: World, **sampling: object) -> dict[str, list[int]]:
+    """Each prompt's tokens, run alone on a single worker."""
+    world.add_worker("alone")
+    spec = world.open(("alone", 5))
+    tokens = {}
+    for name, prompt in PROMPTS.items():
+        world.submit(spec, f"alone-{name}", prompt, **sampling)
+        world.run()
+        tokens[name] = world.clients[SequenceId(f"alone-{name}")].tokens
+    return tokens
+
+
+def count_rows(world: World, worker: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of every step that the worker runs from now on."""
+    rows: list[int] = []
+    executor = world.hosts[WorkerId(worker)]._executor
+    run = executor.run
+
+    def counted(first_block, num_blocks, batch, *rest):  # type: ignore[no-untyped-def]
+        rows.append(batch.num_rows)
+        return run(first_block, num_blocks, batch, *rest)
+
+    monkeypatch.setattr(executor, "run", counted)
+    return rows

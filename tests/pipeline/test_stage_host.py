@@ -3,42 +3,14 @@ import pytest
 from jscale.core.errors import OverloadedError, UnavailableError
 from jscale.core.ids import BatchId, SequenceId, WorkerId
 from jscale.pipeline.messages import Sampled
-from tests.pipeline.cluster_in_process import World
+from tests.pipeline.cluster_in_process import (
+    PROMPTS,
+    World,
+    count_rows,
+    expected_alone,
+)
 
 STORY = SequenceId("story")
-PROMPTS = {
-    "a": (1, 403, 407, 261),
-    "b": (1, 378, 432, 383, 286, 261, 376, 298, 315, 421),
-    "c": (1,),
-    "d": (1, 395, 317),
-    "e": (1, *range(260, 300)),
-}
-
-
-def expected_alone(world: World, **sampling: object) -> dict[str, list[int]]:
-    """Each prompt's tokens, run alone on a single worker."""
-    world.add_worker("alone")
-    spec = world.open(("alone", 5))
-    tokens = {}
-    for name, prompt in PROMPTS.items():
-        world.submit(spec, f"alone-{name}", prompt, **sampling)
-        world.run()
-        tokens[name] = world.clients[SequenceId(f"alone-{name}")].tokens
-    return tokens
-
-
-def count_rows(world: World, worker: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rows of every step that the worker runs from now on."""
-    rows: list[int] = []
-    executor = world.hosts[WorkerId(worker)]._executor
-    run = executor.run
-
-    def counted(first_block, num_blocks, batch, *rest):  # type: ignore[no-untyped-def]
-        rows.append(batch.num_rows)
-        return run(first_block, num_blocks, batch, *rest)
-
-    monkeypatch.setattr(executor, "run", counted)
-    return rows
 
 
 def test_local_replica_gives_the_tokens_of_the_oracle(
@@ -151,7 +123,7 @@ def test_recut_that_continues_keeps_what_the_source_has_computed(
     needed = sum(len(prompt) + 39 for prompt in prompts)
     assert sum(source_rows) == needed, "the source computes nothing twice"
     world.close(spec)
-    assert world.hosts[WorkerId("w0")]._pool.num_free == 1024
+    assert world.hosts[WorkerId("w0")].num_free_pages == world.config.num_pages
 
 
 def test_recut_of_a_recut_that_still_waits_continues_both(world: World) -> None:
@@ -284,7 +256,7 @@ def test_rubbish_from_a_stage_breaks_its_pipeline_and_no_other(
         wire.append((header, payload[:-1]))
     else:
         sampled = Sampled(spec.pipeline, BatchId(0), (1, 2, 3), (0.0,) * 3)
-        world.hosts[WorkerId("w1")].take_sampled(sampled)
+        world.hosts[WorkerId("w1")].take(sampled, memoryview(b""))
     world.run()
     assert world.returned == ["hurt"]
     assert {("w0", spec.pipeline), ("w1", spec.pipeline)} == set(world.closed)
