@@ -92,24 +92,10 @@ def choose_pipelines(
         found = {r.spec.pipeline: r for w in serves for r in pipelines.serving(w)}
         rivals = [found[each] for each in sorted(found)]
         if all(record.is_open for record in rivals):
-            older = [r for r in rivals if continues(pipeline, r.pipeline)]
+            older = [r for r in rivals if pipeline.continues(r.pipeline)]
             continued = older[-1].spec.pipeline if older else None
             chosen.append(PipelineChoice(pipeline, serves, continued))
     return chosen
-
-
-def continues(newer: ExecutionPipeline, older: ExecutionPipeline) -> bool:
-    """Whether a re-cut may keep the KV that is not the first stage's.
-
-    Both have two stages on the same two workers, and the first has grown: what the
-    second runs, it ran before. Only the first stage recomputes, and the source, which
-    all pipelines wait for, goes on at once.
-    """
-    return (
-        len(newer.stages) == len(older.stages) == 2
-        and newer.workers == older.workers
-        and newer.stages[0].num_blocks > older.stages[0].num_blocks
-    )
 
 
 def lease_pages(engine: EngineConfig, *, is_local: bool) -> int:

@@ -79,6 +79,19 @@ class ExecutionPipeline:
         """How many blocks a worker runs; 0 if it takes no part."""
         return sum(s.num_blocks for s in self.stages if s.worker == worker)
 
+    def continues(self, older: "ExecutionPipeline") -> bool:
+        """Whether a re-cut may keep the KV that is not the first stage's.
+
+        Both have two stages on the same two workers, and the first has grown: what the
+        second runs, it ran before. Only the first stage recomputes, and the source,
+        which all pipelines wait for, goes on at once.
+        """
+        return (
+            len(self.stages) == len(older.stages) == 2
+            and self.workers == older.workers
+            and self.stages[0].num_blocks > older.stages[0].num_blocks
+        )
+
     def __str__(self) -> str:
         """As people read it: `w0[0-2] → w1[3-7]`."""
         return " → ".join(str(stage) for stage in self.stages)

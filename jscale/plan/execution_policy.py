@@ -1,13 +1,20 @@
 """jscale's choice of pipelines: sources are stages, and re-cuts must be worth it."""
 
 import dataclasses
+import itertools
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 from jscale.core.ids import WorkerId
 from jscale.plan.execution import ExecutionPipeline, Holdings, PipelinePolicy
-from jscale.plan.helping import HelpedTargets, newest_for_each_target, pipeline_of
-from jscale.plan.sharing import covers
+from jscale.plan.helping import (
+    HelpedTargets,
+    newest_for_each_target,
+    num_blocks_of_busiest,
+    pipeline_of,
+)
+from jscale.plan.sharing import covers, reinforced
+from jscale.plan.source_load import gain_of_another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +72,27 @@ class ExecutionPolicy(PipelinePolicy):
         room = self.sequences_per_replica * len(sources)
         if num_sequences is not None and num_sequences <= room:
             return (*local, *newest_for_each_target(running, holdings))
-        joined = self._join_targets(holdings, running)
-        taken = {worker for pipeline in joined for worker in pipeline.workers}
+        best: tuple[ExecutionPipeline, ...] = ()
+        best_rate = -1.0
+        for is_wide, pools_first in (
+            WAYS if _has_choice(holdings, running) else WAYS[:1]
+        ):
+            joined = self._join_targets(holdings, running, is_wide=is_wide)
+            helped = self._help_targets(holdings, running, joined, pools_first)
+            rate = sum(1 / num_blocks_of_busiest(pipeline) for pipeline in joined)
+            rate += helped.rate
+            if rate > best_rate + 1e-9:
+                best, best_rate = (*joined, *helped.pipelines()), rate
+        return (*local, *best)
+
+    def _help_targets(
+        self,
+        holdings: Holdings,
+        running: Sequence[ExecutionPipeline],
+        joined: Sequence[ExecutionPipeline],
+        pools_first: bool,
+    ) -> HelpedTargets:
+        """Pipelines with a source for the targets that are not joined."""
         helped = HelpedTargets(
             holdings,
             max_pipelines_per_worker=self.max_pipelines_per_worker,
@@ -74,12 +100,16 @@ class ExecutionPolicy(PipelinePolicy):
             recut_growth=self.recut_growth,
             merged_share=self.merged_share,
         )
-        helped.keep(running, taken)
-        helped.improve()
-        return (*local, *joined, *helped.pipelines())
+        helped.keep(running, {w for pipeline in joined for w in pipeline.workers})
+        helped.improve(pools_first=pools_first)
+        return helped
 
     def _join_targets(
-        self, holdings: Holdings, running: Sequence[ExecutionPipeline]
+        self,
+        holdings: Holdings,
+        running: Sequence[ExecutionPipeline],
+        *,
+        is_wide: bool,
     ) -> list[ExecutionPipeline]:
         """Pipelines of targets alone; those that run already stay as they are."""
         sources = frozenset(holdings.complete_workers)
@@ -93,9 +123,7 @@ class ExecutionPolicy(PipelinePolicy):
                 if worker not in sources:
                     rivals[worker].append(pipeline)
         free = [w for w in holdings.partial_workers if w not in taken]
-        for team in covers(
-            holdings.masks, free, holdings.num_blocks, self.max_targets_per_pipeline
-        ):
+        for team in self._covers(holdings, free, is_wide=is_wide):
             pipeline = pipeline_of(holdings, team)
             if all(
                 worth_recut(rival, pipeline, policy=self, sources=sources)
@@ -105,6 +133,58 @@ class ExecutionPolicy(PipelinePolicy):
                 joined.append(pipeline)
         return joined
 
+    def _covers(
+        self, holdings: Holdings, free: Sequence[WorkerId], *, is_wide: bool
+    ) -> list[tuple[WorkerId, ...]]:
+        """Targets that hold the model together, and who makes them faster.
+
+        If they are to be wide, half of the covers are given up to make the others
+        faster, but for what forms covers again.
+        """
+        num_blocks, num_max = holdings.num_blocks, self.max_targets_per_pipeline
+        is_helpful = bool(holdings.complete_workers and self.max_pipelines_per_worker)
+
+        def gain_elsewhere(mask: int) -> float:
+            if not is_helpful:
+                return 0.0
+            return gain_of_another(mask, 0, num_blocks, self.merged_share)
+
+        found = list(covers(holdings.masks, free, num_blocks, num_max))
+        if is_wide:
+            found = found[: -(-len(found) // 2)]
+        covering = {worker for team in found for worker in team}
+        spares = [worker for worker in free if worker not in covering]
+        made = list(
+            reinforced(
+                holdings.masks, found, spares, num_blocks, num_max, gain_elsewhere
+            )
+        )
+        covering = {worker for team in made for worker in team}
+        rest = [worker for worker in free if worker not in covering]
+        return [*made, *covers(holdings.masks, rest, num_blocks, num_max)]
+
+
+HOLDINGS_TRIED_MAX = 256
+"""With more different holdings than that, the first of `WAYS` is taken."""
+
+
+def _has_choice(holdings: Holdings, running: Sequence[ExecutionPipeline]) -> bool:
+    """Whether targets that take part in nothing hold what others of them do not.
+
+    They do not where all were sent the same blocks in the same order. Where all hold
+    something else, there is too much to try.
+    """
+    busy = {worker for pipeline in running for worker in pipeline.workers}
+    masks = {holdings.masks[w] for w in holdings.partial_workers if w not in busy}
+    most_first = sorted(masks, key=lambda mask: -mask.bit_count())
+    return len(masks) <= HOLDINGS_TRIED_MAX and any(
+        fewer & ~more for more, fewer in itertools.pairwise(most_first)
+    )
+
+
+WAYS = ((False, True), (False, False), (True, True), (True, False))
+"""What is tried for targets that take part in nothing yet, the fastest to be chosen:
+whether covers are to be wide, and whether teams are pooled first."""
 
 DEFAULT_POLICY = ExecutionPolicy()
 

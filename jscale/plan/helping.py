@@ -1,13 +1,18 @@
 """For whom each source runs blocks, and which: a proposal in the making."""
 
 import dataclasses
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterator, Sequence
 
 from jscale.core.ids import WorkerId
 from jscale.plan.execution import ExecutionPipeline, Holdings
 from jscale.plan.sharing import share_blocks, teams
-from jscale.plan.source_load import deal_teams, gain_of_another, recut_alike
+from jscale.plan.source_load import (
+    deal_teams,
+    gain_of_another,
+    recut_alike,
+    source_rate,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +21,15 @@ class _Team:
 
     targets: tuple[WorkerId, ...]
     held: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Help:
+    """A source's pipeline for a team, in which the team runs the blocks of the cut."""
+
+    team: _Team
+    cut: int
+    pipeline: ExecutionPipeline
 
 
 class HelpedTargets:
@@ -40,9 +54,10 @@ class HelpedTargets:
         self._max_targets = max_targets_per_pipeline
         self._growth = recut_growth
         self._merged_share = merged_share
-        self._helped: dict[WorkerId, list[ExecutionPipeline]] = {
+        self._helped: dict[WorkerId, list[_Help]] = {
             source: [] for source in holdings.complete_workers
         }
+        self._joined: list[ExecutionPipeline] = []
         self._waiting: list[WorkerId] = []
 
     def keep(
@@ -56,68 +71,112 @@ class HelpedTargets:
             if not sources or not seen.isdisjoint(targets):
                 continue
             if len(self._helped[sources[0]]) < self._max_pipelines:
-                self._helped[sources[0]].append(pipeline)
+                team = self._team_of(tuple(targets))
+                cut = sum(s.mask for s in pipeline.stages if s.worker in targets)
+                self._helped[sources[0]].append(_Help(team, cut, pipeline))
                 seen.update(targets)
         self._waiting = [w for w in self._holdings.partial_workers if w not in seen]
 
-    def improve(self) -> None:
-        """Cuts anew what is worth it, and takes on whom it is worth to take on."""
-        if self._max_pipelines:
-            while self._recut() | self._take_on():
-                pass
+    def improve(self, *, pools_first: bool) -> None:
+        """Cuts anew what is worth it, and takes on whom it is worth to take on.
+
+        With `pools_first` targets that hold different blocks rather share a pipeline
+        than have one each.
+        """
+        while self._max_pipelines and (
+            self._recut()
+            | self._take_on(is_pooled=pools_first)
+            | self._take_on(is_pooled=not pools_first)
+        ):
+            pass
 
     def pipelines(self) -> Iterator[ExecutionPipeline]:
-        """All of them, by source."""
-        for pipelines in self._helped.values():
-            yield from pipelines
+        """All of them, by source; last those that do without, after all."""
+        for helped in self._helped.values():
+            for each in helped:
+                yield each.pipeline
+        yield from self._joined
+
+    @property
+    def rate(self) -> float:
+        """Micro-batches in a block time, those of local replicas among them."""
+        joined = sum(1 / num_blocks_of_busiest(p) for p in self._joined)
+        return joined + sum(
+            source_rate(
+                [each.cut for each in helped],
+                self._holdings.num_blocks,
+                self._merged_share,
+            )
+            for helped in self._helped.values()
+        )
 
     def _recut(self) -> bool:
         """Source by source; whether anything changed."""
         changed = False
-        for source, pipelines in self._helped.items():
-            if not pipelines:
+        for source, helped in self._helped.items():
+            if not helped:
                 continue
-            found = [self._team(source, pipeline) for pipeline in pipelines]
-            cuts = [_cut(source, pipeline) for pipeline in pipelines]
             proposed = recut_alike(
-                cuts,
-                [team.held for team in found],
+                tuple(each.cut for each in helped),
+                tuple(each.team.held for each in helped),
                 num_blocks=self._holdings.num_blocks,
                 merged_share=self._merged_share,
                 growth=self._growth,
             )
-            for index, team in enumerate(found):
-                if proposed[index] != cuts[index]:
-                    pipelines[index] = self._help(source, team, proposed[index])
+            for index, each in enumerate(helped):
+                if proposed[index] != each.cut:
+                    helped[index] = self._help(source, each.team, proposed[index])
                     changed = True
         return changed
 
-    def _take_on(self) -> bool:
+    def _take_on(self, *, is_pooled: bool) -> bool:
         """Finds sources for those who wait; whether any was found.
 
         First with a source that runs the same for others already, then with idle ones.
         """
-        found = (
-            self._team_of(targets)
-            for targets in teams(
-                self._holdings.masks,
-                self._waiting,
-                self._holdings.num_blocks,
-                self._max_targets,
-            )
-        )
+        whole = (1 << self._holdings.num_blocks) - 1
+        able, others = self._able()
+        found = []
+        for targets in teams(
+            self._holdings.masks,
+            able,
+            self._holdings.num_blocks,
+            self._max_targets if is_pooled else 1,
+        ):
+            team = self._team_of(targets)
+            if team.held == whole:
+                self._joined.append(pipeline_of(self._holdings, targets))
+            else:
+                found.append(team)
         # Sorting keeps the order found among equals; equal ones must be neighbours.
         most_first = sorted(found, key=lambda t: (-t.held.bit_count(), t.held))
-        self._waiting = []
+        self._waiting = others
         rest = self._join_groups(most_first)
         rest = self._take_on_idle(rest)
         rest = self._join_groups(rest)
         self._waiting += [target for team in rest for target in team.targets]
         return len(rest) < len(most_first)
 
+    def _able(self) -> tuple[list[WorkerId], list[WorkerId]]:
+        """Those who wait that could be taken on, and those for whom there is no room.
+
+        Of targets that hold the same no more are looked at than all sources may take.
+        """
+        room = sum(
+            self._max_pipelines - len(helped) for helped in self._helped.values()
+        )
+        num_equal: Counter[int] = Counter()
+        able: list[WorkerId] = []
+        others: list[WorkerId] = []
+        for target in self._waiting:
+            mask = self._holdings.masks[target]
+            num_equal[mask] += 1
+            (able if num_equal[mask] <= room else others).append(target)
+        return able, others
+
     def _take_on_idle(self, waiting: Sequence[_Team]) -> list[_Team]:
         """Sources that help nobody take teams on; returns who still waits."""
-        idle = [source for source, pipelines in self._helped.items() if not pipelines]
+        idle = [source for source, helped in self._helped.items() if not helped]
         if not idle or not waiting:
             return list(waiting)
         dealt = deal_teams(
@@ -141,11 +200,11 @@ class HelpedTargets:
         """
         num_blocks, merged_share = self._holdings.num_blocks, self._merged_share
         groups: dict[tuple[int, int], deque[WorkerId]] = defaultdict(deque)
-        for source, pipelines in self._helped.items():
-            cuts = {_cut(source, pipeline) for pipeline in pipelines}
-            if len(cuts) == 1:
-                groups[cuts.pop(), len(pipelines)].append(source)
-        has_idle = any(not pipelines for pipelines in self._helped.values())
+        for source, helped in self._helped.items():
+            cuts = {each.cut for each in helped}
+            if len(cuts) == 1 and len(helped) < self._max_pipelines:
+                groups[cuts.pop(), len(helped)].append(source)
+        has_idle = not all(self._helped.values())
         rest = []
         for team in waiting:
             best: tuple[int, int] | None = None
@@ -165,14 +224,14 @@ class HelpedTargets:
             self._helped[source].append(self._help(source, team, best[0]))
         return rest
 
-    def _help(self, source: WorkerId, team: _Team, cut: int) -> ExecutionPipeline:
+    def _help(self, source: WorkerId, team: _Team, cut: int) -> _Help:
         """The team's pipeline; who has nothing to run in it waits for another."""
         pipeline = pipeline_of(self._holdings, team.targets, source, cut)
-        self._waiting += [w for w in team.targets if w not in pipeline.workers]
-        return pipeline
-
-    def _team(self, source: WorkerId, pipeline: ExecutionPipeline) -> _Team:
-        return self._team_of(tuple(w for w in pipeline.workers if w != source))
+        idle = [w for w in team.targets if w not in pipeline.workers]
+        if idle:
+            self._waiting += idle
+            team = self._team_of(tuple(w for w in team.targets if w not in idle))
+        return _Help(team, cut, pipeline)
 
     def _team_of(self, targets: tuple[WorkerId, ...]) -> _Team:
         held = 0
@@ -197,6 +256,11 @@ def pipeline_of(
     return ExecutionPipeline.of_workers(workers)
 
 
+def num_blocks_of_busiest(pipeline: ExecutionPipeline) -> int:
+    """How many blocks the worker runs that runs most."""
+    return max(pipeline.num_blocks_of(worker) for worker in pipeline.workers)
+
+
 def newest_for_each_target(
     running: Sequence[ExecutionPipeline], holdings: Holdings
 ) -> list[ExecutionPipeline]:
@@ -214,8 +278,3 @@ def newest_for_each_target(
             newest.append(pipeline)
             seen.update(targets)
     return newest[::-1]
-
-
-def _cut(source: WorkerId, pipeline: ExecutionPipeline) -> int:
-    """The blocks, as bits, that all but the source run."""
-    return sum(stage.mask for stage in pipeline.stages if stage.worker != source)

@@ -6,23 +6,28 @@ micro-batch takes for one block.
 
 A source's device gives every other step to its own local replica, and what its
 pipelines have waiting for the same blocks runs in one step, where each further
-micro-batch adds the share m of a step alone. If k teams run the same u of b blocks, a
-round of the source is one local step and one step for all of them: it takes
-b + (b − u)(1 + (k − 1)m) block times and brings 1 + k micro-batches. With several
-groups of teams, each with a u and a k of its own, it is the sum of their rounds, and
-the rate
+micro-batch adds the share m of a step alone. Let k teams run the same u of b blocks, so
+that the source runs the b − u others in f runs of neighbours, one stage each. A round
+of the source is then f local steps and f steps for all teams: it takes
+f b + (b − u)(1 + (k − 1)m) block times and brings f + k micro-batches. With several
+groups of teams, each with its own u, f and k, it is the sum of their rounds, and the
+rate
 
-    Σ (1 + kᵢ) / Σ (b + (b − uᵢ)(1 + (kᵢ − 1)m))
+    Σ (fᵢ + kᵢ) / Σ (fᵢ b + (b − uᵢ)(1 + (kᵢ − 1)m))
 
 lies between the best and the worst of the single rates. Hence a source is best off with
 one group: its teams are cut alike, though some hold more, and whoever holds too little
-to be cut like that waits.
+to be cut like that waits. `pipeline_cost` has the whole model, where other workers may
+be the ones that hold a pipeline up.
 """
 
 import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
+
+PRICES = (0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+"""What `deal_teams` tries as a source's price, as shares of the most it could gain."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +45,10 @@ def source_rate(masks: Iterable[int], num_blocks: int, merged_share: float) -> f
     """
     num_batches, block_times = 0, 0.0
     for mask, num_teams in Counter(masks).items():
+        num_runs = _num_runs(~mask & (1 << num_blocks) - 1)
         num_source_blocks = num_blocks - mask.bit_count()
-        num_batches += 1 + num_teams
-        block_times += num_blocks
+        num_batches += num_runs + num_teams
+        block_times += num_runs * num_blocks
         block_times += num_source_blocks * (1 + (num_teams - 1) * merged_share)
     return num_batches / block_times if num_batches else 1 / num_blocks
 
@@ -88,34 +94,78 @@ def deal_teams(
     """Which teams idle sources take: for each source in turn, its first team and cut.
 
     Neighbours go to the same source: give those that hold most first, and equal ones
-    side by side. As many to a source as makes all of them together fastest.
+    side by side. As many to a source as makes all of them together fastest. Where there
+    are too few sources for that, each is given a price that teams must be worth, and
+    the best of a few prices is taken.
     """
     best: list[tuple[int, Helped]] = []
-    best_rate = 0.0
-    for size in range(1, num_teams_max + 1):
-        dealt = []
-        num_used = min(num_sources, -(-len(masks) // size))
-        rate = (num_sources - num_used) / num_blocks
-        for number in range(num_used):
-            first = number * size
-            helped, helped_rate = cut_alike(
-                tuple(masks[first : first + size]), num_blocks, merged_share
-            )
-            dealt.append((first, helped))
-            rate += helped_rate
-        if rate > best_rate:
-            best, best_rate = dealt, rate
+    best_gain = 0.0
+    price_max = num_teams_max * gain_of_another(masks[0], 0, num_blocks, merged_share)
+    for price in PRICES:
+        dealt = _deal_at(
+            masks,
+            price * price_max,
+            num_teams_max=num_teams_max,
+            num_blocks=num_blocks,
+            merged_share=merged_share,
+        )
+        # Sorting keeps the given order among equals.
+        most_first = sorted(dealt, key=lambda each: -each[2])[:num_sources]
+        gain = sum(each[2] for each in most_first)
+        if gain > best_gain:
+            best = [(first, helped) for first, helped, _ in most_first]
+            best_gain = gain
+        if len(dealt) <= num_sources:
+            break
     return best
 
 
+def _deal_at(
+    masks: Sequence[int],
+    price: float,
+    *,
+    num_teams_max: int,
+    num_blocks: int,
+    merged_share: float,
+) -> list[tuple[int, Helped, float]]:
+    """Runs of teams for a source each, with what it gains, if a source has a price.
+
+    The best of all divisions into runs, or none for some teams, by dynamic programming
+    from the last team to the first.
+    """
+    gains = [0.0] * (len(masks) + 1)
+    choices: list[tuple[int, Helped, float] | None] = [None] * len(masks)
+    for first in reversed(range(len(masks))):
+        gains[first] = gains[first + 1]
+        for size in range(1, min(num_teams_max, len(masks) - first) + 1):
+            run = tuple(masks[first : first + size])
+            helped, rate = cut_alike(run, num_blocks, merged_share)
+            gain = rate - 1 / num_blocks
+            total = gain - price + gains[first + helped.num_teams]
+            if helped.num_teams == size and total > gains[first]:
+                gains[first] = total
+                choices[first] = (first, helped, gain)
+    dealt = []
+    first = 0
+    while first < len(masks):
+        choice = choices[first]
+        if choice is None:
+            first += 1
+        else:
+            dealt.append(choice)
+            first += choice[1].num_teams
+    return dealt
+
+
+@functools.lru_cache(maxsize=4096)
 def recut_alike(
-    cuts: Sequence[int],
-    held: Sequence[int],
+    cuts: tuple[int, ...],
+    held: tuple[int, ...],
     *,
     num_blocks: int,
     merged_share: float,
     growth: float,
-) -> Sequence[int]:
+) -> tuple[int, ...]:
     """The blocks that each team of a source should run now.
 
     Those that hold most are cut anew, and alike, as many of them as makes the source
@@ -140,10 +190,15 @@ def recut_alike(
             common.bit_count() < growth * cuts[each].bit_count() for each in cut_anew
         ):
             continue
-        proposed = list(cuts)
-        for each in cut_anew:
-            proposed[each] = common
+        proposed = tuple(
+            common if each in cut_anew else cut for each, cut in enumerate(cuts)
+        )
         rate = source_rate(proposed, num_blocks, merged_share)
         if rate > best_rate:
             best, best_rate = proposed, rate
     return best
+
+
+def _num_runs(mask: int) -> int:
+    """How many runs of neighbouring blocks: 2 for 0b1011."""
+    return (mask & ~(mask << 1)).bit_count()

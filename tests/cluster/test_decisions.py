@@ -3,19 +3,15 @@
 import dataclasses
 import random
 
-import pytest
-
 from jscale.cluster.decisions import (
     choose_leavers,
     choose_local_loaders,
-    continues,
     lease_pages,
 )
 from jscale.cluster.records import WorkerRecord
 from jscale.cluster.roster import Roster
 from jscale.core.ids import PlanId, WorkerId
 from jscale.engine.config import EngineConfig
-from jscale.plan.execution import ExecutionPipeline
 
 
 def worker(name: str, num_blocks: int, attached_ns: int = 0) -> WorkerRecord:
@@ -30,11 +26,6 @@ def worker(name: str, num_blocks: int, attached_ns: int = 0) -> WorkerRecord:
         has_all_executables=True,
         can_load_from_disk=True,
     )
-
-
-def pipeline(blocks: str) -> ExecutionPipeline:
-    """`w1 w1 w0`: who runs each block."""
-    return ExecutionPipeline.of_workers([WorkerId(name) for name in blocks.split()])
 
 
 def roster(*records: WorkerRecord) -> Roster:
@@ -88,23 +79,6 @@ def test_the_roster_keeps_every_set_as_if_it_were_sought() -> None:
             for w in staying - complete
             if workers[w].plan is None and not workers[w].is_loading
         }
-
-
-@pytest.mark.parametrize(
-    ("newer", "older", "holds"),
-    [
-        ("w1 w1 w0 w0", "w1 w0 w0 w0", True),
-        ("w1 w0 w0 w0", "w1 w1 w0 w0", False),
-        ("w1 w1 w1 w1", "w1 w0 w0 w0", False),
-        ("w1 w1 w2 w2", "w1 w0 w0 w0", False),
-        ("w1 w1 w0 w1", "w1 w0 w0 w0", False),
-        ("w1 w1 w0 w0", "w0 w0 w0 w0", False),
-    ],
-)
-def test_a_recut_continues_only_where_the_second_stage_keeps_its_kv(
-    newer: str, older: str, holds: bool
-) -> None:
-    assert continues(pipeline(newer), pipeline(older)) == holds
 
 
 def test_leases_of_a_worker_never_exceed_its_pages() -> None:

@@ -53,3 +53,20 @@ def test_holdings_know_who_is_complete_and_cannot_be_changed():
     assert holdings == Holdings({W0: {0, 1}, W1: {1}, W2: ()}, 2)
     with pytest.raises(TypeError):
         holdings.ready[W2] = frozenset()
+
+
+@pytest.mark.parametrize(
+    ("newer", "older", "holds"),
+    [
+        ("w1 w1 w0 w0", "w1 w0 w0 w0", True),
+        ("w1 w0 w0 w0", "w1 w1 w0 w0", False),
+        ("w1 w1 w1 w1", "w1 w0 w0 w0", False),
+        ("w1 w1 w2 w2", "w1 w0 w0 w0", False),
+        ("w1 w1 w0 w1", "w1 w0 w0 w0", False),
+        ("w1 w1 w0 w0", "w0 w0 w0 w0", False),
+    ],
+)
+def test_a_recut_continues_only_where_the_second_stage_keeps_its_kv(
+    newer, older, holds
+):
+    assert pipeline(*newer.split()).continues(pipeline(*older.split())) == holds
