@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
 from jscale.cluster.pipeline_book import PipelineBook
-from jscale.cluster.records import WorkerRecord
 from jscale.cluster.roster import Roster
 from jscale.core.ids import PipelineId, WorkerId
 from jscale.engine.config import EngineConfig
@@ -28,16 +27,10 @@ def choose_local_loaders(
 
     Those whose copy is read faster than their link brings it; or everyone that can.
     """
-
-    def is_faster(record: WorkerRecord) -> bool:
-        return 0 < record.link_bytes_per_s < record.local_copy_bytes_per_s
-
     return [
         worker
-        for worker in roster.waiting
-        if (all_of_them or is_faster(roster[worker]))
-        and roster[worker].can_load_from_disk
-        and roster[worker].retry_after_ns <= now_ns
+        for worker in (roster.waiting if all_of_them else roster.near)
+        if roster[worker].can_load_from_disk and roster[worker].retry_after_ns <= now_ns
     ]
 
 

@@ -6,8 +6,9 @@ a member turns out to be slow) ends in the same act: another plan for those who 
 there now. Members keep what they have, and are not sent it again.
 """
 
-import dataclasses
 from collections.abc import Callable
+
+import msgspec
 
 from jscale.cluster.arrangement import arrange
 from jscale.cluster.effects import Effect, TellWorker
@@ -66,7 +67,7 @@ class MulticastBook:
             return
         if worker in self._roster:
             self._release(worker)
-        self._transfer = dataclasses.replace(
+        self._transfer = msgspec.structs.replace(
             transfer,
             sources=transfer.sources - {worker},
             pending=transfer.pending - {worker},
@@ -83,7 +84,7 @@ class MulticastBook:
         if missing_chunks:
             self._roster.update(worker, retry_after_ns=now_ns + RETRY_NS)
         self._release(worker)
-        self._transfer = dataclasses.replace(
+        self._transfer = msgspec.structs.replace(
             transfer, pending=transfer.pending - {worker}
         )
 

@@ -1,7 +1,8 @@
 """The manager's book of pipelines: from opening to closing, adopted ones too."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
 
 from jscale.cluster.effects import Effect, TellWorker
 from jscale.cluster.messages import ClosePipeline, OpenPipeline
@@ -141,7 +142,7 @@ class PipelineBook:
         if record is None or worker not in record.spec.workers:
             return
         was_open = record.is_open
-        record = dataclasses.replace(record, opened_by=record.opened_by | {worker})
+        record = msgspec.structs.replace(record, opened_by=record.opened_by | {worker})
         self._records[pipeline] = record
         if record.is_open and not was_open:
             self._has_opened(record)
@@ -152,7 +153,7 @@ class PipelineBook:
         if record is not None:
             self.close(record, reason)
         if record := self._records.get(pipeline):
-            self._records[pipeline] = dataclasses.replace(
+            self._records[pipeline] = msgspec.structs.replace(
                 record, closed_by=record.closed_by | {worker}
             )
             self._forget_if_closed(pipeline)
@@ -164,7 +165,7 @@ class PipelineBook:
         pipeline = record.spec.pipeline
         if not record.is_closing:
             self.version += 1
-            self._records[pipeline] = dataclasses.replace(record, is_closing=True)
+            self._records[pipeline] = msgspec.structs.replace(record, is_closing=True)
             self._withdraw(pipeline)
             for members in (self._unopened, self._open, self._retiring):
                 members.pop(pipeline, None)
@@ -198,7 +199,7 @@ class PipelineBook:
         for pipeline in list(self._retiring):
             record = self._records[pipeline]
             # Nobody can take over from a last replica: it ends what it has by itself.
-            is_last = not self._open.keys() - {pipeline}
+            is_last = len(self._open) == (pipeline in self._open)
             finish = record.spec.is_local and is_last
             self.close(record, "superseded or leaving", finish=finish)
 

@@ -1,7 +1,8 @@
 """What the manager remembers: frozen records, replaced when something happens."""
 
-import dataclasses
 from typing import Self
+
+import msgspec
 
 from jscale.cluster.messages import Bundle, Member, WorkerHello
 from jscale.core.ids import PlanId, WorkerId
@@ -9,8 +10,7 @@ from jscale.pipeline.messages import PipelineSpec
 from jscale.plan.execution import ExecutionPipeline
 
 
-@dataclasses.dataclass(frozen=True)
-class WorkerRecord:
+class WorkerRecord(msgspec.Struct, frozen=True):
     """One attached worker. `plan` is the multicast that it is to receive by."""
 
     worker: WorkerId
@@ -60,8 +60,7 @@ class WorkerRecord:
         return Member(worker=self.worker, address=self.data_address)
 
 
-@dataclasses.dataclass(frozen=True)
-class TransferRecord:
+class TransferRecord(msgspec.Struct, frozen=True):
     """The multicast that is under way.
 
     `pending` are the targets whose part is not over.
@@ -78,8 +77,7 @@ class TransferRecord:
         return self.pending | self.sources
 
 
-@dataclasses.dataclass(frozen=True)
-class PipelineRecord:
+class PipelineRecord(msgspec.Struct, frozen=True):
     """A pipeline between its opening and its closing.
 
     `serves` are the workers for whose sake it was opened: the targets whose blocks it

@@ -1,7 +1,8 @@
 """The workers that are attached, and which of them is what: kept, not sought."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
 
 from jscale.cluster.records import WorkerRecord
 from jscale.core.ids import WorkerId
@@ -20,6 +21,7 @@ class Roster(Mapping[WorkerId, WorkerRecord]):
       complete: hold every block.
       senders: complete, with every executable, and staying: could send the model.
       waiting: lack blocks and are neither sent nor reading them.
+      near: wait, and can read a copy of their own faster than their link brings it.
       loading: read the model from disk, and stay.
       leaving: asked to go.
     """
@@ -33,6 +35,7 @@ class Roster(Mapping[WorkerId, WorkerRecord]):
         self.complete: Members = {}
         self.senders: Members = {}
         self.waiting: Members = {}
+        self.near: Members = {}
         self.loading: Members = {}
         self.leaving: Members = {}
         self._rules: tuple[tuple[Members, Callable[[WorkerRecord], bool]], ...] = (
@@ -43,11 +46,13 @@ class Roster(Mapping[WorkerId, WorkerRecord]):
                     self.is_complete(r) and r.has_all_executables and not r.is_leaving
                 ),
             ),
+            (self.waiting, self._waits),
             (
-                self.waiting,
+                self.near,
                 lambda r: (
-                    r.plan is None
-                    and not (self.is_complete(r) or r.is_loading or r.is_leaving)
+                    self._waits(r)
+                    and r.can_load_from_disk
+                    and 0 < r.link_bytes_per_s < r.local_copy_bytes_per_s
                 ),
             ),
             (self.loading, lambda r: r.is_loading and not r.is_leaving),
@@ -72,6 +77,10 @@ class Roster(Mapping[WorkerId, WorkerRecord]):
         """Whether it holds the whole model."""
         return len(record.blocks) == self._num_blocks
 
+    def _waits(self, record: WorkerRecord) -> bool:
+        is_served = record.plan is not None or record.is_loading
+        return not (is_served or record.is_leaving or self.is_complete(record))
+
     def put(self, record: WorkerRecord) -> None:
         """A worker is there, or is not what it was."""
         worker = record.worker
@@ -87,7 +96,7 @@ class Roster(Mapping[WorkerId, WorkerRecord]):
 
     def update(self, worker: WorkerId, **changes: object) -> None:
         """Replaces fields of a record."""
-        self.put(dataclasses.replace(self._records[worker], **changes))  # type: ignore[arg-type]
+        self.put(msgspec.structs.replace(self._records[worker], **changes))
 
     def remove(self, worker: WorkerId) -> None:
         """A worker is gone; nothing happens if it was not there."""

@@ -1,7 +1,8 @@
 """What the manager decides, function by function."""
 
-import dataclasses
 import random
+
+import msgspec
 
 from jscale.cluster.decisions import (
     choose_leavers,
@@ -42,10 +43,10 @@ def test_the_incomplete_leave_first_then_the_youngest() -> None:
 
 
 def test_a_copy_of_its_own_is_read_where_that_is_faster_than_the_link() -> None:
-    link = dataclasses.replace(worker("w0", 0), link_bytes_per_s=1e9)
-    disk = dataclasses.replace(worker("w1", 0), local_copy_bytes_per_s=2e9)
-    both = dataclasses.replace(link, worker="w2", local_copy_bytes_per_s=2e9)
-    slow = dataclasses.replace(link, worker="w3", local_copy_bytes_per_s=5e8)
+    link = msgspec.structs.replace(worker("w0", 0), link_bytes_per_s=1e9)
+    disk = msgspec.structs.replace(worker("w1", 0), local_copy_bytes_per_s=2e9)
+    both = msgspec.structs.replace(link, worker="w2", local_copy_bytes_per_s=2e9)
+    slow = msgspec.structs.replace(link, worker="w3", local_copy_bytes_per_s=5e8)
     workers = roster(link, disk, both, slow)
     assert choose_local_loaders(workers, 0, all_of_them=False) == ["w2"]
     assert choose_local_loaders(workers, 0, all_of_them=True) == [*workers]
@@ -65,7 +66,7 @@ def test_the_roster_keeps_every_set_as_if_it_were_sought() -> None:
                 for field in ("is_loading", "is_leaving", "has_all_executables")
             }
             plan = PlanId(1) if rng.random() < 0.3 else None
-            workers.put(dataclasses.replace(record, plan=plan, **changes))
+            workers.put(msgspec.structs.replace(record, plan=plan, **changes))
         complete = {w for w, r in workers.items() if len(r.blocks) == 4}
         staying = {w for w, r in workers.items() if not r.is_leaving}
         assert set(workers.complete) == complete
