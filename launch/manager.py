@@ -10,7 +10,7 @@ from jscale.cluster.config import (
     ManagerConfig,
 )
 from jscale.cluster.manager import run_manager
-from jscale.launch import cluster_token, mains
+from jscale.launch import cluster_token, mains, scaling_flags
 
 
 def define_flags() -> None:
@@ -60,6 +60,7 @@ def define_flags() -> None:
         COMPUTE_DTYPES,
         "Type of the arithmetic; bfloat16 products are slow on CPUs.",
     )
+    scaling_flags.define()
 
 
 def main(arguments: list[str]) -> None:

@@ -7,7 +7,7 @@ import types
 from absl import flags, logging
 
 from jscale.cluster.config import AUTO, CACHE_DIR, COMPUTE_DTYPES, SERVED_PLAN_KINDS
-from jscale.launch import mains
+from jscale.launch import mains, scaling_flags
 from jscale.launch.progress import convert_with_progress
 from jscale.server.local_cluster import LocalCluster
 from jscale.server.local_cluster_config import LocalClusterConfig
@@ -46,6 +46,7 @@ def define_flags() -> None:
     flags.DEFINE_float("start_timeout_s", 180.0, "Seconds the first worker may take.")
     flags.DEFINE_float("drain_timeout_s", 30.0, "Seconds requests may go on at end.")
     flags.DEFINE_string("runtime_dir", None, "Where logs stay; none: they are removed.")
+    scaling_flags.define()
 
 
 def main(arguments: list[str]) -> None:

@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Collection
 
+from jscale.cluster.number_wanted import ScalingBounds
 from jscale.core.errors import ConfigError
 from jscale.plan.hypercube import HypercubePlan
 from jscale.plan.kinds import PLAN_KINDS
+from jscale.plan.scaling_policy import SCALING_POLICIES, ScalingPolicy
 
 CACHE_DIR = "~/.cache/jscale"
 
@@ -19,6 +21,9 @@ SERVED_PLAN_KINDS = (AUTO, *sorted(PLAN_KINDS.keys() - {HypercubePlan.kind}))
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
+AUTOSCALE_OFF = "off"
+"""People decide how many workers there are."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ManagerConfig:
@@ -29,6 +34,10 @@ class ManagerConfig:
       cluster_token: the secret that every process of the cluster shows.
       listen_address: HOST:PORT; port 0 takes a free one, told by `ready_file`.
       num_workers: workers wanted at the start; None takes as many as attach.
+      autoscale: how the load decides how many there are from then on, a key of
+        `SCALING_POLICIES`; or off.
+      min_workers: fewer it never wants; 0 lets the model scale to zero.
+      max_workers: more it never wants; to be given where it is not off.
       ready_file: written with the real address, and nothing else, once the manager
         listens; None writes none.
       cache_dir: where converted checkpoints go.
@@ -50,6 +59,9 @@ class ManagerConfig:
     cluster_token: str
     listen_address: str = "127.0.0.1:0"
     num_workers: int | None = 1
+    autoscale: str = AUTOSCALE_OFF
+    min_workers: int = 1
+    max_workers: int | None = None
     ready_file: str | None = None
     cache_dir: str = CACHE_DIR
     plan_kind: str = AUTO
@@ -74,6 +86,26 @@ class ManagerConfig:
         _require_at_least("max_context", self.max_context, 1)
         _require_one_of("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
         _require_one_of("plan_kind", self.plan_kind, SERVED_PLAN_KINDS)
+        allowed = (AUTOSCALE_OFF, *SCALING_POLICIES)
+        _require_one_of("autoscale", self.autoscale, allowed)
+        if self.autoscale != AUTOSCALE_OFF and self.max_workers is None:
+            raise ConfigError(
+                f"autoscale is {self.autoscale} and max_workers is not given: say how "
+                "many workers there may be at most"
+            )
+        if self.max_workers is not None:
+            ScalingBounds(self.min_workers, self.max_workers)  # It checks them.
+
+    @property
+    def scaling(self) -> ScalingPolicy | None:
+        """How the load decides; None: it does not."""
+        return SCALING_POLICIES.get(self.autoscale)
+
+    @property
+    def scaling_bounds(self) -> ScalingBounds:
+        """Between what."""
+        num_max = self.max_workers or max(self.min_workers, 1)
+        return ScalingBounds(self.min_workers, num_max)
 
 
 @dataclasses.dataclass(frozen=True)

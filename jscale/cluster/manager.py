@@ -43,6 +43,8 @@ def run_manager(config: ManagerConfig) -> None:
     policy = ManagerPolicy(
         multicast_kind=None if config.plan_kind == AUTO else config.plan_kind,
         executes_while_loading=config.executes_while_loading,
+        scaling=config.scaling,
+        bounds=config.scaling_bounds,
     )
     state = ManagerState(
         spec,

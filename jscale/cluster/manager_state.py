@@ -282,7 +282,8 @@ class ManagerState:
             return
         missing = self._wanted.number - self._roster.num_staying
         for worker in self._launches.start(missing, now_ns):
-            self._wanted.started(worker, now_ns)
+            if self._roster.senders:  # One that reads the disk takes longer.
+                self._wanted.started(worker, now_ns)
             self._effects.append(TellLauncher(messages.LaunchWorker(worker)))
         if missing < 0:
             for worker in choose_leavers(self._roster, num_excess=-missing):

@@ -3,6 +3,8 @@
 import abc
 import dataclasses
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from jscale.core.errors import ConfigError
 from jscale.core.units import NS_PER_S
@@ -252,3 +254,13 @@ class Anticipating(ScalingPolicy):
         chance = math.sqrt(num_arrived + num_finished)
         coming = max(growth - chance, self.caution * chance)
         return fleet.workers_for(now.num_present + coming)
+
+
+SCALING_POLICIES: Mapping[str, ScalingPolicy] = MappingProxyType(
+    {
+        "anticipating": Anticipating(),
+        "queue": QueueProportional(),
+        "utilisation": UtilisationBound(),
+    }
+)
+"""What `--autoscale` may be, besides off."""

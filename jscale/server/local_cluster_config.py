@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jscale.cluster.config import AUTO, CACHE_DIR
+from jscale.cluster.config import AUTO, AUTOSCALE_OFF, CACHE_DIR
 from jscale.core.errors import ConfigError
 
 
@@ -13,6 +13,9 @@ class LocalClusterConfig:
     Attributes:
       model: a directory: a block store, or a checkpoint that is converted.
       num_workers: worker processes at the start.
+      autoscale: how the load decides how many there are from then on; or off.
+      min_workers: fewer it never wants; 0 lets the model scale to zero.
+      max_workers: more it never wants.
       address: HOST:PORT for clients; port 0 takes a free one.
       link_mbit_s: emulated rate of each worker's link; None: as fast as it goes.
       emulate_layer_us: each stage takes at least this long per layer, by waiting.
@@ -34,6 +37,9 @@ class LocalClusterConfig:
 
     model: str
     num_workers: int = 1
+    autoscale: str = AUTOSCALE_OFF
+    min_workers: int = 1
+    max_workers: int | None = None
     address: str = "127.0.0.1:0"
     link_mbit_s: float | None = None
     emulate_layer_us: int = 0

@@ -47,7 +47,8 @@ class RouterConfig:
 
     Attributes:
       max_queued: requests that wait at most; more are refused.
-      unavailable_after_ns: with no replica for so long, those that wait fail.
+      unavailable_after_ns: with no replica for so long, those that wait fail; time in
+        which nobody waited does not count.
       eos_token_ids: tokens after which the model has nothing to say.
     """
 
@@ -135,6 +136,8 @@ class Router:
                 f"{len(self._waiting)} requests are waiting, as many as may: "
                 f"try again later, or add workers"
             )
+        if self._unavailable_since_ns is not None and not self._waiting:
+            self._unavailable_since_ns = now_ns  # Nobody has waited until now.
         live = LiveSequence(
             sequence, request, arrival=self._num_arrived, generated=list(generated)
         )

@@ -21,10 +21,12 @@ from jscale.cluster.effects import (
     TellLauncher,
     TellWorker,
 )
-from jscale.cluster.manager_state import ManagerState
+from jscale.cluster.manager_state import ManagerPolicy, ManagerState
+from jscale.cluster.number_wanted import ScalingBounds
 from jscale.core.ids import IDS_PER_EPOCH, PipelineId, PlanId, WorkerId, first_id
 from jscale.engine.config import EngineConfig
 from jscale.pipeline.messages import PipelineSpec, StageSpec
+from jscale.plan.scaling_policy import SCALING_POLICIES
 
 NS_PER_MS = 1_000_000
 
@@ -33,7 +35,11 @@ class ManagerScript:
     """One manager, a clock, and what each verb of a script does to it."""
 
     def __init__(
-        self, num_blocks: int, num_workers: int | None, epoch: int = 0
+        self,
+        num_blocks: int,
+        num_workers: int | None,
+        epoch: int = 0,
+        policy: ManagerPolicy | None = None,
     ) -> None:
         self.now_ns = 0
         self.spec = messages.ModelSpec(
@@ -44,7 +50,11 @@ class ManagerScript:
             block_sizes_bytes=(8192,) * num_blocks,
         )
         self.state = ManagerState(
-            self.spec, model_path="/model", num_workers=num_workers, epoch=epoch
+            self.spec,
+            model_path="/model",
+            num_workers=num_workers,
+            policy=policy,
+            epoch=epoch,
         )
         self.bundle = messages.Bundle("b" * 64, 4096, "f")
         self.status: messages.StatusChanged | None = None
@@ -160,6 +170,14 @@ class ManagerScript:
         epoch = int(settings.get("epoch", 0))
         return [events.GatewayAttached(messages.GatewayHello(name, wanted, epoch))]
 
+    def do_load(self, gateway: str, *words: str) -> list[events.Event]:
+        """`load g0 waiting=30 running=16 arrived=46 finished=0`: it reports that."""
+        given = {name: int(number) for name, number in (w.split("=") for w in words)}
+        names = ("waiting", "running", "arrived", "finished")
+        counts = {f"num_{name}": given.get(name, 0) for name in names}
+        load = messages.LoadReported(**counts, num_tokens=0, prompt_tokens=0)
+        return [events.GatewayReported(gateway, load)]
+
     def do_wait(self, milliseconds: str) -> list[events.Event]:
         """`wait 500`: so many milliseconds pass."""
         self.now_ns += int(milliseconds) * NS_PER_MS
@@ -262,6 +280,20 @@ def read_id(text: str) -> int:
     return first_id(int(epoch or 0)) + int(rest)
 
 
+def read_policy(settings: dict[str, str]) -> ManagerPolicy:
+    """Scaled by people, unless `autoscale=` says otherwise."""
+    if "autoscale" not in settings:
+        return ManagerPolicy()
+    return ManagerPolicy(
+        scaling=SCALING_POLICIES[settings["autoscale"]],
+        bounds=ScalingBounds(
+            int(settings["min"]),
+            int(settings["max"]),
+            int(settings["scale_out_ms"]) * NS_PER_MS,
+        ),
+    )
+
+
 def read_blocks(text: str) -> tuple[int, ...]:
     """`0,2` or `0-2`."""
     blocks: list[int] = []
@@ -291,7 +323,7 @@ def transcript(script: str) -> str:
     """The script with what was wanted done below each line.
 
     Its first line sets up: `manager blocks=4 workers=1 [epoch=2]` (or
-    `workers=any`).
+    `workers=any`); and `autoscale=anticipating min=1 max=4 scale_out_ms=2000`.
     """
     runner: ManagerScript | None = None
     lines: list[str] = []
@@ -309,6 +341,7 @@ def transcript(script: str) -> str:
                 int(settings["blocks"]),
                 None if wanted == "any" else int(wanted),
                 int(settings.get("epoch", 0)),
+                read_policy(settings),
             )
             continue
         assert runner is not None, "a script starts with `manager …`"

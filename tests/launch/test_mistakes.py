@@ -63,6 +63,15 @@ MISTAKES = {
         ],
         "link_mbit_s is -3.0: give a rate over 0",
     ),
+    "as many as it likes": (
+        [
+            "manager",
+            f"--model={jscale.BUNDLED_MODEL}",
+            "--cluster_token_file={token}",
+            "--autoscale=anticipating",
+        ],
+        "autoscale is anticipating and max_workers is not given: say how many",
+    ),
     "nobody there": (
         ["generate", "--address=127.0.0.1:1", "Once"],
         "gateway 127.0.0.1:1: nobody answers there",

@@ -255,6 +255,24 @@ see ModelStatus, then try again or add workers
         b fails: UnavailableError no worker could serve for 60 s: \
 see ModelStatus, then try again or add workers
         """,
+    "time in which nobody waited for a worker does not count": """
+        > at 1000
+        > submit a
+        > at 1001
+        > at 1059
+        > submit b
+        > at 1060
+        a fails: UnavailableError no worker could serve for 60 s: \
+see ModelStatus, then try again or add workers
+        b fails: UnavailableError no worker could serve for 60 s: \
+see ModelStatus, then try again or add workers
+        > at 2000
+        > submit c
+        > at 2010
+        > replicas 1:w0:local:1
+        > attach w0
+        w0 < submit c#0 to 1
+        """,
 }
 
 
