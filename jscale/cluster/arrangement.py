@@ -20,6 +20,9 @@ TARGETS_MODELLED_MAX = 64
 """With more targets the links are taken to be alike: the cost model would take over a
 second."""
 
+BUSY_MAX = 0.9
+"""A link that is used wholly is still shared: a newcomer gets some of it."""
+
 CHUNKS_MODELLED = 256
 """About as many as a model has; the arrangement hardly depends on it."""
 
@@ -93,12 +96,13 @@ def _topology(
 ) -> Topology | None:
     """The links as workers told them; None: all alike, as far as is known."""
     records = [workers[member] for member in members]
+    is_used = any(record.outbound_busy or record.inbound_busy for record in records)
     known = [record.link_bytes_per_s for record in records if record.link_bytes_per_s]
     hosts: dict[str, list[WorkerRecord]] = {}
     for record in records:
         hosts.setdefault(record.host or f"alone {record.worker}", []).append(record)
     is_alike = len(set(known)) <= 1 and len({record.leaf for record in records}) == 1
-    if is_alike and len(hosts) == len(records):
+    if is_alike and not is_used and len(hosts) == len(records):
         return None
     # What nobody told is taken to be the fastest that somebody did.
     usual = max(known, default=1e9)
@@ -106,10 +110,20 @@ def _topology(
         tuple(
             Host(
                 workers=tuple(record.worker for record in here),
-                nics=(Nic(rate, rate),),
+                nics=(_nic(here, rate),),
                 leaf=here[0].leaf,
             )
             for here in hosts.values()
             for rate in [max(r.link_bytes_per_s for r in here) or usual]
         )
+    )
+
+
+def _nic(records: Sequence[WorkerRecord], rate_bytes_per_s: float) -> Nic:
+    """The link that these workers share, as busy as the last of them saw it."""
+    return Nic(
+        rate_bytes_per_s,
+        rate_bytes_per_s,
+        outbound_busy=min(BUSY_MAX, max(r.outbound_busy for r in records)),
+        inbound_busy=min(BUSY_MAX, max(r.inbound_busy for r in records)),
     )

@@ -228,6 +228,12 @@ class ManagerState:
                 )
             case messages.TransferEnded(plan, missing_chunks):
                 self._multicasts.ended(worker, plan, missing_chunks, now_ns)
+            case messages.LinkUsed(outbound, inbound):
+                # What our own multicast uses of it is no reason to send elsewhere.
+                if not self._multicasts.involves(worker):
+                    self._roster.update(
+                        worker, outbound_busy=outbound, inbound_busy=inbound
+                    )
             case messages.LoadFailed(reason):
                 self._note = f"{worker} could not load the model: {reason}"
                 retry_ns = now_ns + RELOAD_NS

@@ -109,6 +109,16 @@ class TransferEnded(Message, frozen=True):
     missing_chunks: int
 
 
+class LinkUsed(Message, frozen=True):
+    """Shares of the worker's link that were in use lately, 0 to 1, by whatever.
+
+    Told when they change. Serving uses a link, and so do other models' workers.
+    """
+
+    outbound: float
+    inbound: float
+
+
 class LoadFailed(Message, frozen=True):
     """Blocks could not be read from disk."""
 
@@ -151,6 +161,7 @@ WorkerReport = (
     | ExecutablesReady
     | TransferProgressed
     | TransferEnded
+    | LinkUsed
     | LoadFailed
     | PipelineOpened
     | PipelineRefused

@@ -56,6 +56,10 @@ class MulticastBook:
         """What is under way."""
         return self._transfer
 
+    def involves(self, worker: WorkerId) -> bool:
+        """Whether it sends or is sent something."""
+        return self._transfer is not None and worker in self._transfer.members
+
     def is_source(self, worker: WorkerId) -> bool:
         """Whether others wait for what it sends."""
         return self._transfer is not None and worker in self._transfer.sources

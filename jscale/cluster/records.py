@@ -11,7 +11,11 @@ from jscale.plan.execution import ExecutionPipeline
 
 
 class WorkerRecord(msgspec.Struct, frozen=True):
-    """One attached worker. `plan` is the multicast that it is to receive by."""
+    """One attached worker.
+
+    `plan` is the multicast that it is to receive by; the busy shares of its link are
+    those that it told last when it took part in none.
+    """
 
     worker: WorkerId
     data_address: str
@@ -30,6 +34,8 @@ class WorkerRecord(msgspec.Struct, frozen=True):
     leaf: str = ""
     link_bytes_per_s: float = 0.0
     local_copy_bytes_per_s: float = 0.0
+    outbound_busy: float = 0.0
+    inbound_busy: float = 0.0
     retry_after_ns: int = 0
     no_pipeline_before_ns: int = 0
     received_bytes: int = 0

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from jscale.cluster import worker_effects as effects
 from jscale.cluster import worker_events as events
 from jscale.cluster.config import WorkerConfig
 from jscale.cluster.link import Link
+from jscale.cluster.link_meter import LinkMeter
 from jscale.cluster.loader import Loader
 from jscale.cluster.peers import Peers
 from jscale.cluster.serve import GatewayStreams
@@ -34,6 +36,9 @@ from jscale.transport.registry import open_transport
 
 DRAIN_S = 30.0
 """How long after SIGTERM sequences may take to be handed over or finished."""
+
+MEASURE_S = 1.0
+"""Over how long the use of the link is taken: longer than a burst of activations."""
 
 FLUSH_S = 2.0
 """How long gateways may take to be told the last tokens."""
@@ -66,10 +71,11 @@ class Worker:
         self._streams = GatewayStreams()
         self._loader: Loader | None = None
         rate = config.link_mbit_s and mbit_to_bytes_per_s(config.link_mbit_s)
+        self._pacer = LinkPacer(rate) if rate else None
         self._transport = open_transport(
             config.data_address,
             Hello(self._name, config.cluster_token.encode()),
-            link=LinkPacer(rate) if rate else None,
+            link=self._pacer,
         )
         self._peers = Peers(
             self._transport,
@@ -95,18 +101,33 @@ class Worker:
         server.add_generic_rpc_handlers((rpc.service(rpc.SERVE, handlers),))
         serve_address = await rpc.listen(server, self._config.serve_address)
         await server.start()
+        meter = LinkMeter(
+            listener.address,
+            rate_mbit_s=self._config.link_mbit_s or self._config.nic_mbit_s,
+            pacer=self._pacer,
+        )
         self._state = WorkerState(
-            _identity(self._config, listener.address, serve_address)
+            messages.WorkerHello(
+                worker=self._name,
+                data_address=listener.address,
+                serve_address=serve_address,
+                can_load_from_disk=self._config.can_load_from_disk,
+                host=self._config.host,
+                leaf=self._config.leaf,
+                link_bytes_per_s=meter.rate_bytes_per_s,
+            )
         )
         logging.info(
             "worker=%s data=%s serve=%s", self._name, listener.address, serve_address
         )
         attached = asyncio.create_task(self._stay_attached(self._manager))
+        measured = asyncio.create_task(self._measure(meter))
         try:
             end = await self._ended
             await self._streams.flushed(FLUSH_S)
         finally:
             attached.cancel()
+            measured.cancel()
             await server.stop(grace=0.2)
             await asyncio.to_thread(self._close)
         logging.info("worker=%s ends: %s", self._name, end.reason)
@@ -142,6 +163,18 @@ class Worker:
     def _stop(self) -> None:
         self._step(events.StopRequested())
         self._loop.call_later(DRAIN_S, self._step, events.DrainTimedOut())
+
+    async def _measure(self, meter: LinkMeter) -> None:
+        """Tells how busy our link is whenever that changes."""
+        before, told = meter.read(time.monotonic_ns()), (0.0, 0.0)
+        while before is not None:
+            await asyncio.sleep(MEASURE_S)
+            if (now := meter.read(time.monotonic_ns())) is None:
+                return
+            busy = now.busy_since(before, meter.rate_bytes_per_s)
+            if busy != told:
+                self._step(events.LinkMeasured(*busy))
+            before, told = now, busy
 
     # --- events in, effects out ----------------------------------------------------
 
@@ -222,22 +255,6 @@ class Worker:
         if self._loader is None:
             return  # No pipeline can be open yet.
         self._loader.device.post(lambda host: host.take(message, payload))
-
-
-def _identity(
-    config: WorkerConfig, data_address: str, serve_address: str
-) -> messages.WorkerHello:
-    """What never changes of a worker."""
-    link_mbit_s = config.link_mbit_s or config.nic_mbit_s
-    return messages.WorkerHello(
-        worker=WorkerId(config.worker),
-        data_address=data_address,
-        serve_address=serve_address,
-        can_load_from_disk=config.can_load_from_disk,
-        host=config.host,
-        leaf=config.leaf,
-        link_bytes_per_s=mbit_to_bytes_per_s(link_mbit_s) if link_mbit_s else 0,
-    )
 
 
 class _Outbox(Outbox):

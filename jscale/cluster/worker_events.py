@@ -93,6 +93,14 @@ class TransferOver:
 
 
 @dataclasses.dataclass(frozen=True)
+class LinkMeasured:
+    """Other shares of our link are in use than before."""
+
+    outbound: float
+    inbound: float
+
+
+@dataclasses.dataclass(frozen=True)
 class StagesOpened:
     """Our stages of the pipeline have their pages."""
 
@@ -144,6 +152,7 @@ WorkerEvent = (
     | DiskLoadFailed
     | TransferAdvanced
     | TransferOver
+    | LinkMeasured
     | StagesOpened
     | StagesRefused
     | StagesClosed

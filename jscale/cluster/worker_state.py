@@ -73,6 +73,8 @@ class WorkerState:
                 ]
             case events.TransferOver(plan, missing_chunks):
                 return self._transfer_over(plan, missing_chunks)
+            case events.LinkMeasured(outbound, inbound):
+                return [effects.Report(messages.LinkUsed(outbound, inbound))]
             case events.PeerGone(peer):
                 return [
                     effects.BreakPipelines(peer),

@@ -17,6 +17,8 @@ class Lane:
         self._rate_bytes_per_s = rate_bytes_per_s
         self._burst_ns = burst_ns
         self._free_ns: int | None = None
+        self.total_bytes = 0
+        """Bytes that have been let across."""
         self._lock = threading.Lock()
 
     def delay_ns(self, size_bytes: int, now_ns: int) -> int:
@@ -47,6 +49,7 @@ class Lane:
             if self._free_ns is None or self._free_ns < earliest_ns:
                 self._free_ns = earliest_ns
             self._free_ns += self.duration_ns(size_bytes)
+            self.total_bytes += size_bytes
             return self._free_ns
 
 

@@ -141,6 +141,10 @@ class ManagerScript:
         """`lost w1 w2`: w1 says that its connection to w2 broke."""
         return [self._report(worker, messages.PeerLost(WorkerId(peer)))]
 
+    def do_used(self, worker: str, outbound: str) -> list[events.Event]:
+        """`used w0 0.6`: so much of its outbound link is in use."""
+        return [self._report(worker, messages.LinkUsed(float(outbound), 0.0))]
+
     def do_failed(self, worker: str) -> list[events.Event]:
         """`failed w0`: it could not read the disk."""
         return [self._report(worker, messages.LoadFailed("block 3 is truncated"))]

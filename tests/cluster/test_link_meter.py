@@ -1,0 +1,35 @@
+"""How busy a link is."""
+
+from jscale.cluster.link_meter import LinkCount, LinkMeter
+from jscale.transport.pacing import LinkPacer
+
+
+def test_a_link_is_as_busy_as_what_crossed_it_in_each_direction() -> None:
+    before = LinkCount(0, 1000, 500)
+    after = LinkCount(2_000_000_000, 1000 + 60_000, 500 + 500_000)
+    assert after.busy_since(before, 100_000) == (0.3, 1.0)
+    assert before.busy_since(LinkCount(-1, 1000, 500), 100_000) == (0.0, 0.0)
+
+
+def test_an_emulated_link_is_counted_where_it_is_emulated() -> None:
+    pacer = LinkPacer(1000)
+    meter = LinkMeter("tcp://127.0.0.1:1", rate_mbit_s=8.0, pacer=pacer)
+    assert meter.rate_bytes_per_s == 1_000_000
+    pacer.outgoing.delay_ns(300, 0)
+    pacer.incoming.arrival_delay_ns(20, 0)
+    assert meter.read(5) == LinkCount(5, 300, 20)
+
+
+def test_a_link_of_which_no_rate_is_known_is_not_measured() -> None:
+    for address in ("tcp://127.0.0.1:1", "tcp://no.such.host.invalid:1", "mem://w0"):
+        meter = LinkMeter(address, rate_mbit_s=None, pacer=None)
+        assert meter.rate_bytes_per_s == 0
+        assert meter.read(0) is None
+
+
+def test_the_kernel_counts_what_crosses_a_real_link() -> None:
+    meter = LinkMeter("tcp://127.0.0.1:1", rate_mbit_s=1000, pacer=None)
+    count = meter.read(7)
+    assert count is not None
+    assert count.now_ns == 7
+    assert count.sent_bytes == count.received_bytes >= 0
