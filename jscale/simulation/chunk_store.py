@@ -1,6 +1,7 @@
 """Which chunks of the model a simulated worker holds: `BlockStore` without bytes."""
 
 from jscale.core.chunks import ChunkTable
+from jscale.core.ids import WorkerId
 
 
 class SimulatedStore:
@@ -13,26 +14,32 @@ class SimulatedStore:
             len(chunks.chunks_of(region))
             for region in range(len(chunks.region_sizes_bytes))
         ]
-        self.num_duplicates = 0
+        self.arriving: dict[int, WorkerId] = {}
+
+    def holds(self, chunk: int) -> bool:
+        """Whether the chunk is here."""
+        return bool(self._is_held[chunk])
 
     def is_complete(self, region: int) -> bool:
         """Whether all chunks of the region are here."""
         return self._num_missing[region] == 0
 
     def held_chunks(self) -> bytes:
-        """A bit for each chunk: chunk i is bit `i % 8` of byte `i // 8`."""
-        held = self._is_held
-        return bytes(
-            sum(held[first + bit] << bit for bit in range(min(8, len(held) - first)))
-            for first in range(0, len(held), 8)
-        )
+        """What is here: chunk i is bit `i % 8` of byte `i // 8`."""
+        return _bits(self._is_held)
+
+    def held_and_arriving(self) -> bytes:
+        """What need not be sent here."""
+        held = self._is_held.copy()
+        for chunk in self.arriving:
+            held[chunk] = 1
+        return _bits(held)
 
     def landed(self, chunk: int) -> int | None:
         """Notes that a chunk is here; the region that this completed, if one."""
-        if self._is_held[chunk]:
-            self.num_duplicates += 1
-            return None
+        assert not self._is_held[chunk], chunk
         self._is_held[chunk] = 1
+        self.arriving.pop(chunk, None)
         region = self.chunks.chunk(chunk).region
         self._num_missing[region] -= 1
         return None if self._num_missing[region] else region
@@ -42,3 +49,10 @@ class SimulatedStore:
         for chunk in self.chunks.chunks_of(region):
             self._is_held[chunk] = 1
         self._num_missing[region] = 0
+
+
+def _bits(held: bytearray) -> bytes:
+    return bytes(
+        sum(held[first + bit] << bit for bit in range(min(8, len(held) - first)))
+        for first in range(0, len(held), 8)
+    )

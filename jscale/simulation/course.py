@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from jscale.core.units import NS_PER_S
+from jscale.simulation.faults import Faults
 from jscale.simulation.results import SimulationResult
 from jscale.simulation.settings import Fault, ScaleRequest
 from jscale.simulation.world import World
@@ -22,12 +23,18 @@ class Run:
         world: World,
         scale_requests: Sequence[ScaleRequest] = (),
         faults: Sequence[Fault] = (),
+        *,
+        rest_ns: int = QUIET_NS,
     ) -> None:
+        """Nothing has happened yet; the run is over after so long a rest at its end."""
         self._world = world
+        self._faults = Faults(world)
         self._next_request = 0
         self._num_due = len(scale_requests) + len(faults)
         self._is_over = False
-        self._rested_ns: int | None = None
+        self._rest_ns = rest_ns
+        self._served_ns: int | None = None
+        self._rests_since_ns: int | None = None
         self._arrive_next()
         for asked in scale_requests:
             world.clock.at(asked.at_ns, self._scale, asked)
@@ -37,10 +44,14 @@ class Run:
 
     def result(self) -> SimulationResult:
         """Runs to the end."""
-        clock = self._world.clock
-        while not self._is_over and clock.run_next():
+        while self.step():
             pass
+        clock = self._world.clock
         return self._world.recorder.result(clock.now_ns, clock.num_events)
+
+    def step(self) -> bool:
+        """Has the next thing happen; False if the run is over."""
+        return not self._is_over and self._world.clock.run_next()
 
     def _arrive_next(self) -> None:
         if self._next_request < len(self._world.trace):
@@ -51,7 +62,7 @@ class Run:
         number = self._next_request
         self._next_request += 1
         self._arrive_next()
-        self._world.gateway.submit(number)
+        self._world.submit(number)
 
     def _scale(self, asked: ScaleRequest) -> None:
         self._num_due -= 1
@@ -59,18 +70,24 @@ class Run:
 
     def _fault(self, fault: Fault) -> None:
         self._num_due -= 1
-        raise NotImplementedError(fault.kind)
+        self._faults.happen(fault)
 
     def _look_for_rest(self) -> None:
         """Over when all requests are, and the cluster is at rest or had its time."""
-        world = self._world
+        world, now_ns = self._world, self._world.clock.now_ns
         is_served = world.recorder.num_ended == len(world.trace) and not self._num_due
-        if is_served:
-            now_ns = world.clock.now_ns
-            if self._rested_ns is None:
-                self._rested_ns = now_ns
-            passed_ns = now_ns - self._rested_ns
-            if passed_ns >= SETTLE_NS or (passed_ns > QUIET_NS and world.is_at_rest):
-                self._is_over = True
-                return
-        world.clock.after(QUIET_NS, self._look_for_rest)
+        if is_served and self._served_ns is None:
+            self._served_ns = now_ns
+        if not (is_served and world.is_at_rest):
+            self._rests_since_ns = None
+        elif self._rests_since_ns is None:
+            self._rests_since_ns = now_ns
+        has_rested = (
+            self._rests_since_ns is not None
+            and now_ns - self._rests_since_ns >= self._rest_ns
+        )
+        had_time = self._served_ns is not None and now_ns - self._served_ns >= SETTLE_NS
+        if has_rested or had_time:
+            self._is_over = True
+        else:
+            world.clock.after(QUIET_NS, self._look_for_rest)

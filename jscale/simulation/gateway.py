@@ -8,7 +8,7 @@ from jscale.core.errors import OverloadedError
 from jscale.core.ids import PipelineId, SequenceId, WorkerId
 from jscale.core.units import NS_PER_MS
 from jscale.engine.request import Request, SamplingParams
-from jscale.pipeline.messages import Emitted, ServeCommand
+from jscale.pipeline.messages import Emitted, ServeCommand, Submit
 from jscale.server.decisions import Decision, Deliver, End, Fail, Send
 from jscale.server.router import Router, RouterConfig
 from jscale.simulation.sequence_progress import SimulatedServeEvent, TokensEmitted
@@ -90,7 +90,7 @@ class SimulatedGateway:
 
     def attach(self) -> None:
         """The stream to the manager is open."""
-        if self.is_alive:
+        if self.is_alive and self._world.manager.is_alive:
             self.is_attached = True
             hello = messages.GatewayHello(self.name, self._wanted, self._wanted_epoch)
             manager = self._world.manager
@@ -104,8 +104,10 @@ class SimulatedGateway:
     def stop(self) -> None:
         """The process is gone."""
         self.is_alive = False
+        world, manager = self._world, self._world.manager
         for head in self._heads.values():
-            self._world.streams.send(self, head, head.gateway_gone, self.name)
+            world.streams.send(self, head, head.gateway_gone, self.name)
+        world.streams.send(self, manager, manager.gateway_gone, self)
 
     @property
     def wanted(self) -> tuple[int | None, int]:
@@ -151,14 +153,20 @@ class SimulatedGateway:
             del self._heads[head.name]
             why = f"{head.name} is lost"
             self._carry_out(self.router.head_lost(head.name, why, self._now_ns))
-            if any(each.head == head.name for each in self._replicas.values()):
-                self._world.clock.after(REPORT_NS, self._follow, head.name)
+            self._world.clock.after(REPORT_NS, self.follow, head.name)
+
+    def follow(self, head: WorkerId) -> None:
+        """Tries again to reach a head, if it is one."""
+        if any(each.head == head for each in self._replicas.values()):
+            self._follow(head)
 
     def _follow(self, head: WorkerId) -> None:
         """Opens a stream to a head, if there is none."""
         worker = self._world.find(head)
         if head in self._heads or worker is None or not self.is_alive:
             return
+        if self._world.machines.is_cut(worker.device.host):
+            return  # It is followed when the link is healed.
         self._heads[head] = worker
         worker.gateways.add(self.name)
         self._world.streams.send(worker, self, self._head_attached, worker)
@@ -175,6 +183,7 @@ class SimulatedGateway:
             event = Emitted(run.sequence, run.attempt, index, index, 0.0)
             decided = served(head, event, now_ns)
             if len(decided) == 1 and isinstance(decided[0], Deliver):
+                assert decided[0].index == self._given[run.sequence], decided
                 self._given[run.sequence] += 1
                 num_delivered += 1
             else:
@@ -195,6 +204,9 @@ class SimulatedGateway:
         for decision in decisions:
             match decision:
                 case Send(head, command):
+                    if isinstance(command, Submit) and command.attempt:
+                        number = self._numbers[command.sequence]
+                        self._world.recorder.handed_over(number)
                     commands.setdefault(head, []).append(command)
                 case Deliver():
                     raise AssertionError("tokens are delivered in `_emitted`")

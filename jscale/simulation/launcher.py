@@ -17,13 +17,19 @@ class SimulatedLauncher:
         self._world = world
         self.is_alive = True
         self._waiting: collections.deque[WorkerId] = collections.deque()
-        self.num_starting = 0
+        self._starting: set[WorkerId] = set()
+
+    @property
+    def num_starting(self) -> int:
+        """Processes that have not attached yet."""
+        return len(self._starting) + len(self._waiting)
 
     def attach(self) -> None:
         """Its stream to the manager is open: it tells whom it runs."""
-        if self.is_alive:
-            manager = self._world.manager
-            running = tuple(self._world.workers)
+        manager = self._world.manager
+        if self.is_alive and manager.is_alive:
+            starting = sorted({*self._starting, *self._waiting})
+            running = (*self._world.workers, *starting)
             self._world.streams.send(self, manager, manager.launcher_attached, running)
 
     def launch(self, worker: WorkerId) -> None:
@@ -51,7 +57,7 @@ class SimulatedLauncher:
             host = world.choose_host()
             device = world.machines.take(name, host)
             world.recorder.started(name, host, world.clock.now_ns)
-            self.num_starting += 1
+            self._starting.add(name)
             world.clock.after(
                 world.process_start_ns,
                 self._started,
@@ -59,7 +65,7 @@ class SimulatedLauncher:
             )
 
     def _started(self, worker: SimulatedWorker) -> None:
-        self.num_starting -= 1
+        self._starting.discard(worker.name)
         world = self._world
         if not self.is_alive:
             world.machines.free(worker.name)

@@ -22,6 +22,7 @@ class Machines:
         self.spec = spec
         self._network = network
         self._links: dict[str, Link] = {}
+        self._shares: dict[int, float] = {}
         self._device_of: dict[WorkerId, Device] = {}
         self._num_free = spec.num_devices
         self._free = {
@@ -99,8 +100,20 @@ class Machines:
         rate = self.spec.host_to_device_bytes_per_s
         return self._link(f"{device.host}.{device.index} bus", rate)
 
+    @property
+    def slow_hosts(self) -> list[int]:
+        """Hosts whose NICs have less than their rate."""
+        return list(self._shares)
+
+    def is_cut(self, host: int) -> bool:
+        """Whether nothing goes through the host's NIC."""
+        return self._shares.get(host) == 0
+
     def slow_down(self, host: int, share: float) -> None:
         """The host's NIC has so much of its rate in both directions from now on."""
+        self._shares[host] = share
+        if share == 1:
+            del self._shares[host]
         for link in (self.nic_out(host), self.nic_in(host)):
             self._network.set_rate(link, self.nic_bytes_per_s * share)
 

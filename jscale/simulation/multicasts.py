@@ -23,19 +23,19 @@ STALL_NS = 15 * NS_PER_S
 class MulticastEdge(Protocol):
     """How a member reaches the others, and tells its worker."""
 
-    def announce(self, plan: PlanId, peer: WorkerId, held: bytes) -> None:
-        """Tells the peer what is here."""
+    def announce(self, plan: PlanId, peer: WorkerId) -> None:
+        """Tells the peer what is here or arriving."""
 
     def ask(self, plan: PlanId, peer: WorkerId, chunk: int) -> None:
         """Asks the peer for a chunk."""
 
     def write(
-        self, plan: PlanId, peer: WorkerId, chunk: int, written: Callable[[], None]
+        self, peer: WorkerId, chunk: int, written: Callable[[], None]
     ) -> Flow | None:
         """Sends the peer a chunk; `written` is called when it is out."""
 
-    def filled(self, region: int) -> None:
-        """A region is complete here."""
+    def abort(self, flow: Flow) -> None:
+        """Takes a chunk back that is on its way."""
 
     def over(self, plan: PlanId, num_missing: int) -> None:
         """Nothing more will be sent by plan or come."""
@@ -54,78 +54,97 @@ class SimulatedMember:
 
     def __init__(
         self,
-        plan_id: PlanId,
-        plan: MulticastPlan,
         me: WorkerId,
         store: SimulatedStore,
         edge: MulticastEdge,
         clock: VirtualClock,
     ) -> None:
-        self._plan_id = plan_id
+        """It does nothing before it follows a plan."""
+        self._me = me
         self._store = store
         self._edge = edge
         self._clock = clock
-        self.state = MulticastState(plan, me, store.held_chunks())
+        self._connected: set[WorkerId] = set()
         self._flows: dict[WorkerId, Flow | None] = {}
         self._blocked: WriteChunk | None = None
-        self._is_over = False
+        self._is_over = True
         self._is_closed = False
-        self._progress_ns = clock.now_ns
-        self._stall: Timer = clock.after(STALL_NS, self._look_for_stall)
+        self._stall: Timer | None = None
 
     @property
     def is_over(self) -> bool:
-        """It has told that it has ended."""
+        """It has told that its part has ended."""
         return self._is_over
+
+    def follow(self, plan_id: PlanId, plan: MulticastPlan, held: bytes) -> None:
+        """Goes on by this plan, from what is held."""
+        self.plan_id = plan_id
+        self.state = MulticastState(plan, self._me, held)
+        self._blocked = None
+        self._is_over = False
+        self._progress_ns = self._clock.now_ns
+        if self._stall is None:
+            self._stall = self._clock.after(STALL_NS, self._look_for_stall)
+        for peer in sorted(self._connected & self.state.peers):
+            self.state.connected(peer)
 
     def connected(self, peer: WorkerId) -> None:
         """There is a connection to the peer."""
+        self._connected.add(peer)
         self.state.connected(peer)
 
     def announced(self, peer: WorkerId, held: bytes) -> None:
         """The peer is ready to receive, and holds the chunks of the bitmap."""
         self._progress_ns = self._clock.now_ns
-        self.state.connected(peer)
+        self.connected(peer)
         self.state.announced(peer, held)
         self.go_on()
 
     def asked(self, peer: WorkerId, chunk: int) -> None:
         """The peer wants the chunk (again)."""
-        self.state.connected(peer)
+        self.connected(peer)
         self.state.asked(peer, chunk)
         self.go_on()
 
     def lost(self, peer: WorkerId) -> None:
-        """The peer is gone."""
+        """The peer is gone, and what is on its way there is for nobody."""
+        self._connected.discard(peer)
         self.state.lost(peer)
+        flow = self._flows.pop(peer, None)
+        if flow is not None:
+            self._edge.abort(flow)
+        if self._blocked is not None and self._blocked.peer == peer:
+            self._blocked = None
         self.go_on()
 
     def landed(self, chunk: int) -> None:
         """A chunk has come."""
         self._progress_ns = self._clock.now_ns
-        region = self._store.landed(chunk)
         self.state.landed(chunk)
-        if region is not None:
-            self._edge.filled(region)
+        self.go_on()
+
+    def failed(self, peer: WorkerId, chunk: int) -> None:
+        """A chunk that was on its way will not come."""
+        self.state.failed(peer, chunk)
         self.go_on()
 
     def close(self) -> None:
-        """Stops at once."""
+        """Stops at once; what is on its way arrives."""
         self._is_closed = True
-        self._stall.cancel()
+        if self._stall is not None:
+            self._stall.cancel()
 
     def go_on(self) -> None:
-        """Does what is to be done next, until a chunk is on its way."""
+        """Does what is to be done next, until a chunk must wait for its peer."""
         while self._blocked is None and not self._is_closed:
             action = self.state.next_action()
             match action:
                 case None:
                     break
                 case Announce(peer):
-                    held = self._store.held_chunks()
-                    self._edge.announce(self._plan_id, peer, held)
+                    self._edge.announce(self.plan_id, peer)
                 case Ask(peer, chunk):
-                    self._edge.ask(self._plan_id, peer, chunk)
+                    self._edge.ask(self.plan_id, peer, chunk)
                 case WriteChunk(peer, chunk):
                     if peer in self._flows:
                         self._blocked = action
@@ -136,28 +155,28 @@ class SimulatedMember:
 
     def _write(self, peer: WorkerId, chunk: int) -> None:
         self._flows[peer] = None
-        self._flows[peer] = self._edge.write(
-            self._plan_id, peer, chunk, lambda: self._written(peer)
-        )
+        self._flows[peer] = self._edge.write(peer, chunk, lambda: self._written(peer))
 
     def _written(self, peer: WorkerId) -> None:
         self._flows.pop(peer, None)
         self._progress_ns = self._clock.now_ns
         blocked = self._blocked
-        if blocked is not None and blocked.peer == peer:
+        if blocked is not None and blocked.peer == peer and not self._is_closed:
             self._blocked = None
             self._write(peer, blocked.chunk)
         self.go_on()
 
     def _look_for_stall(self) -> None:
         due_ns = self._progress_ns + STALL_NS
+        self._stall = None
+        if self._is_over:
+            return
         if due_ns > self._clock.now_ns:
             self._stall = self._clock.at(due_ns, self._look_for_stall)
         else:
             self._end()
 
     def _end(self) -> None:
-        if not self._is_closed and not self._is_over:
+        if not self._is_closed:
             self._is_over = True
-            self._stall.cancel()
-            self._edge.over(self._plan_id, self.state.num_missing)
+            self._edge.over(self.plan_id, self.state.num_missing)

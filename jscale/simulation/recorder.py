@@ -32,7 +32,8 @@ class Recorder:
         self._handovers: dict[int, int] = {}
         self._first_ns: dict[int, int] = {}
         self.num_ended = 0
-        self.workers: dict[WorkerId, WorkerInterval] = {}
+        self._workers: list[WorkerInterval] = []
+        self._index_of: dict[WorkerId, int] = {}
         self.blocks: list[BlockArrival] = []
         self.pipelines: dict[PipelineId, PipelineOpening] = {}
         self.wanted: list[tuple[int, int]] = []
@@ -73,26 +74,29 @@ class Recorder:
     # --- workers -----------------------------------------------------------------
 
     def started(self, worker: WorkerId, host: int, now_ns: int) -> None:
-        """A device is taken."""
-        self.workers[worker] = WorkerInterval(
-            worker, host, self._num_accelerators, now_ns, -1
+        """A device is taken. Names may come again after a manager's restart."""
+        self._index_of[worker] = len(self._workers)
+        self._workers.append(
+            WorkerInterval(worker, host, self._num_accelerators, now_ns, -1)
         )
 
     def note(self, worker: WorkerId, **changes: object) -> None:
         """Something of a worker is known now; what was known before stays."""
-        interval = self.workers[worker]
+        index = self._index_of[worker]
+        interval = self._workers[index]
         news = {
             name: value
             for name, value in changes.items()
             if name == "tier" or getattr(interval, name) is None
         }
         if news:
-            self.workers[worker] = dataclasses.replace(interval, **news)  # type: ignore[arg-type]
+            self._workers[index] = dataclasses.replace(interval, **news)  # type: ignore[arg-type]
 
     def stopped(self, worker: WorkerId, now_ns: int) -> None:
         """Its device is free."""
-        interval = self.workers[worker]
-        self.workers[worker] = dataclasses.replace(interval, ended_ns=now_ns)
+        index = self._index_of[worker]
+        ended = dataclasses.replace(self._workers[index], ended_ns=now_ns)
+        self._workers[index] = ended
 
     def opened(self, replica: Replica, now_ns: int) -> None:
         """A replica may be sent to."""
@@ -120,7 +124,7 @@ class Recorder:
             self.requests[number] = dataclasses.replace(record, first_token_ns=first_ns)
         workers = [
             each if each.ended_ns >= 0 else dataclasses.replace(each, ended_ns=now_ns)
-            for each in self.workers.values()
+            for each in self._workers
         ]
         return SimulationResult(
             records=tuple(self.requests),

@@ -5,7 +5,7 @@ import math
 
 from jscale.cluster.manager_state import ManagerPolicy
 from jscale.core.errors import ConfigError
-from jscale.core.units import NS_PER_MS, NS_PER_US
+from jscale.core.units import NS_PER_US
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Fault:
       kind: `kill-worker`, `kill-manager`, `kill-launcher`, `kill-gateway` (each is
         started again after a while, but a worker only if the manager wants one),
         `slow-link` (a worker's host has `share` of its rate), `cut-link` (nothing goes
-        through), `heal-link`.
+        through), `heal-link` (all links are as they were).
       worker: index among the workers alive, modulo their number.
       share: of the rate, for `slow-link`.
     """
@@ -224,9 +224,6 @@ FAULT_KINDS = (
     "heal-link",
 )
 """What `Fault.kind` may be."""
-
-DETECT_NS = 100 * NS_PER_MS
-"""How long until others know that a process is gone, in a simulation."""
 
 
 def _check(what: str, name: str, value: float, least: float) -> None:

@@ -27,6 +27,7 @@ class Streams:
         self._jitter_ns = jitter_ns
         self._draws = draws
         self._last_ns: dict[tuple[object, object], int] = {}
+        self._num_breaks: dict[tuple[object, object], int] = {}
 
     def send(
         self,
@@ -41,11 +42,22 @@ class Streams:
             key = (sender, receiver)
             due_ns += self._draws.below(self._jitter_ns + 1)
             due_ns = self._last_ns[key] = max(due_ns, self._last_ns.get(key, 0))
-        self._clock.at(due_ns, _deliver, receiver, act, arguments)
+        number = self._num_breaks.get((sender, receiver), 0)
+        self._clock.at(due_ns, self._deliver, sender, receiver, number, act, arguments)
 
+    def break_between(self, one: object, other: object) -> None:
+        """What is on its way between the two is lost."""
+        for key in ((one, other), (other, one)):
+            self._num_breaks[key] = self._num_breaks.get(key, 0) + 1
 
-def _deliver(
-    receiver: Process, act: Callable[..., None], arguments: tuple[object, ...]
-) -> None:
-    if receiver.is_alive:
-        act(*arguments)
+    def _deliver(
+        self,
+        sender: object,
+        receiver: Process,
+        num_breaks: int,
+        act: Callable[..., None],
+        arguments: tuple[object, ...],
+    ) -> None:
+        is_whole = num_breaks == self._num_breaks.get((sender, receiver), 0)
+        if receiver.is_alive and is_whole:
+            act(*arguments)

@@ -6,6 +6,7 @@ from typing import Protocol
 from jscale.cluster import worker_events as events
 from jscale.cluster.arrangement import plan_of
 from jscale.cluster.messages import JoinMulticast
+from jscale.core.chunks import ChunkTable
 from jscale.core.ids import PlanId, WorkerId
 from jscale.plan.multicast_plan import MulticastPlan
 from jscale.simulation.chunk_store import SimulatedStore
@@ -20,13 +21,12 @@ class Plans:
     def __init__(self) -> None:
         self._plans: dict[PlanId, MulticastPlan] = {}
 
-    def find(
-        self, command: JoinMulticast, num_chunks: int, num_leading: int
-    ) -> MulticastPlan:
+    def find(self, command: JoinMulticast, chunks: ChunkTable) -> MulticastPlan:
         """What the command means."""
         plan = self._plans.get(command.plan)
         if plan is None:
-            plan = plan_of(command, num_chunks, num_leading=num_leading)
+            leading = len(chunks.chunks_of(events.EXECUTABLES_REGION))
+            plan = plan_of(command, chunks.num_chunks, num_leading=leading)
             self._plans[command.plan] = plan
         return plan
 
@@ -53,9 +53,12 @@ class Peers(Protocol):
     ) -> Flow | None:
         """Sends bytes; `written` here when they are out, `landed` there."""
 
+    def stop_flow(self, flow: Flow) -> None:
+        """Takes bytes back that are on their way."""
+
 
 class SimulatedTransfers:
-    """Owns the members that run at a worker."""
+    """Owns the member that runs at a worker, of one plan after the other."""
 
     def __init__(
         self,
@@ -75,38 +78,47 @@ class SimulatedTransfers:
         self._post = post
         self._clock = clock
         self._setup_ns = setup_ns
-        self._members: dict[PlanId, SimulatedMember] = {}
+        self.member: SimulatedMember | None = None
+        self._joining: PlanId | None = None
         self._early: dict[PlanId, list[Callable[[SimulatedMember], None]]] = {}
 
     def start(self, command: JoinMulticast) -> None:
-        """Takes part in a plan; earlier ones are over."""
-        self.stop_all()
-        self._clock.after(self._setup_ns, self._join, command)
-        self._early.setdefault(command.plan, [])
+        """Takes part in a plan, in place of an earlier one."""
+        self._joining = command.plan
+        if self._setup_ns:
+            self._clock.after(self._setup_ns, self._join, command)
+        else:
+            self._join(command)
 
     def stop(self, plan: PlanId) -> None:
-        """Ends our part; what has arrived stays."""
-        self._early.pop(plan, None)
-        member = self._members.pop(plan, None)
-        if member is not None:
-            member.close()
+        """Ends our part in a plan; what has arrived stays."""
+        if self._joining == plan:
+            self.stop_all()
 
     def stop_all(self) -> None:
         """Ends our part in every plan."""
-        for plan in [*self._members, *self._early]:
-            self.stop(plan)
+        self._joining = None
+        self._early.clear()
+        if self.member is not None:
+            self.member.close()
+            self.member = None
+        self._store.arriving.clear()
 
     def peer_lost(self, peer: WorkerId) -> None:
-        """The connection to a peer broke."""
-        for member in list(self._members.values()):
-            if peer in member.state.peers:
-                member.lost(peer)
+        """The connection to a peer broke, and what it was sending with it."""
+        cut = [c for c, sender in self._store.arriving.items() if sender == peer]
+        for chunk in cut:
+            del self._store.arriving[chunk]
+        if self.member is not None:
+            self.member.lost(peer)
+            for chunk in cut:
+                self.member.failed(peer, chunk)
 
-    # --- what members say --------------------------------------------------------
+    # --- what the member says -----------------------------------------------------
 
-    def announce(self, plan: PlanId, peer: WorkerId, held: bytes) -> None:
-        """Tells the peer what is here."""
-        me = self._worker
+    def announce(self, plan: PlanId, peer: WorkerId) -> None:
+        """Tells the peer what is here or arriving."""
+        me, held = self._worker, self._store.held_and_arriving()
         self._peers.to_transfers(
             peer, lambda there: there.reach(plan, lambda m: m.announced(me, held))
         )
@@ -119,51 +131,65 @@ class SimulatedTransfers:
         )
 
     def write(
-        self, plan: PlanId, peer: WorkerId, chunk: int, written: Callable[[], None]
+        self, peer: WorkerId, chunk: int, written: Callable[[], None]
     ) -> Flow | None:
         """Sends the peer a chunk."""
+        me = self._worker
         size_bytes = self._store.chunks.chunk(chunk).size_bytes
+        self._peers.to_transfers(peer, lambda there: there.begins(me, chunk))
         return self._peers.send_chunk(
-            peer,
-            size_bytes,
-            written,
-            lambda there: there.reach(plan, lambda m: m.landed(chunk)),
+            peer, size_bytes, written, lambda there: there.landed(me, chunk)
         )
 
-    def filled(self, region: int) -> None:
-        """A region is complete here."""
-        self._post(events.RegionFilled(region))
+    def abort(self, flow: Flow) -> None:
+        """Takes a chunk back that is on its way."""
+        self._peers.stop_flow(flow)
 
     def over(self, plan: PlanId, num_missing: int) -> None:
         """Nothing more will be sent by plan or come."""
         self._post(events.TransferOver(plan, num_missing))
 
-    # --- what peers say ----------------------------------------------------------
+    # --- what peers say -------------------------------------------------------------
 
     def reach(self, plan: PlanId, act: Callable[[SimulatedMember], None]) -> None:
-        """Does something to our member of a plan, as soon as there is one."""
-        member = self._members.get(plan)
-        if member is not None:
+        """Does something to our part of a plan, as soon as there is one."""
+        member = self.member
+        if member is not None and member.plan_id == plan:
             act(member)
-        else:
+        elif member is None or plan > member.plan_id:
             self._early.setdefault(plan, []).append(act)
 
+    def begins(self, peer: WorkerId, chunk: int) -> None:
+        """The first bytes of a chunk have come."""
+        if self.member is not None and not self._store.holds(chunk):
+            self._store.arriving.setdefault(chunk, peer)
+
+    def landed(self, peer: WorkerId, chunk: int) -> None:
+        """The last bytes of a chunk have come, by whatever plan."""
+        if self._store.arriving.get(chunk) != peer or self.member is None:
+            return
+        region = self._store.landed(chunk)
+        self.member.landed(chunk)
+        if region is not None:
+            self._post(events.RegionFilled(region))
+
     def _join(self, command: JoinMulticast) -> None:
-        early = self._early.pop(command.plan, None)
-        if early is None:
+        if self._joining != command.plan:
             return  # It was stopped before it began.
-        chunks = self._store.chunks
-        num_leading = len(chunks.chunks_of(events.EXECUTABLES_REGION))
-        plan = self._plans.find(command, chunks.num_chunks, num_leading)
-        member = SimulatedMember(
-            command.plan, plan, self._worker, self._store, self, self._clock
-        )
-        self._members[command.plan] = member
+        plan = self._plans.find(command, self._store.chunks)
+        member = self.member
+        if member is None:
+            member = SimulatedMember(self._worker, self._store, self, self._clock)
+            self.member = member
+        member.follow(command.plan, plan, self._store.held_chunks())
         for peer in sorted(member.state.peers):
             if self._peers.connect(peer):
                 member.connected(peer)
             else:
                 member.state.lost(peer)
+        early = self._early.pop(command.plan, [])
+        for old in [each for each in self._early if each < command.plan]:
+            del self._early[old]
         for act in early:
             act(member)
         member.go_on()

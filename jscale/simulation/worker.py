@@ -45,9 +45,7 @@ class SimulatedWorker:
         self._events: collections.deque[events.WorkerEvent] = collections.deque()
         self._is_stepping = False
         self._ran_ns: int | None = None
-        self.state = WorkerState(
-            messages.WorkerHello(name, f"sim://{name}", f"{name}:1")
-        )
+        self.state = WorkerState(world.identity(name, device))
 
     # --- its life ----------------------------------------------------------------
 
@@ -62,8 +60,9 @@ class SimulatedWorker:
             self._publish(block)
 
     def attach(self) -> None:
-        """Its stream to the manager is open."""
-        if self.is_alive and not self.is_attached:
+        """Its stream to the manager is open, if that is there."""
+        can_attach = self._world.can_attach(self.device.host)
+        if self.is_alive and can_attach and not self.is_attached:
             self.is_attached = True
             self.post(events.ManagerAttached())
 
@@ -215,7 +214,7 @@ class SimulatedWorker:
     def connect(self, peer: WorkerId) -> bool:
         """Whether the peer is there; each hears of the other's end from now on."""
         other = self._world.find(peer)
-        if other is None:
+        if other is None or not self._world.can_reach(self.device, other.device):
             return False
         self.connections.add(peer)
         other.connections.add(self.name)
@@ -240,6 +239,11 @@ class SimulatedWorker:
         flow = self._world.network.start(links, size_bytes, ended)
         self._flows.add(flow)
         return flow
+
+    def stop_flow(self, flow: Flow) -> None:
+        """Takes bytes back that are on their way."""
+        self._flows.discard(flow)
+        self._world.network.stop(flow)
 
     def to_transfers(
         self, peer: WorkerId, act: Callable[[SimulatedTransfers], None]
@@ -288,6 +292,7 @@ class SimulatedWorker:
 
     def gateway_gone(self, gateway: str) -> None:
         """A gateway's stream broke."""
+        self.gateways.discard(gateway)
         if self.compute is not None:
             self.compute.forget_gateway(gateway)
 

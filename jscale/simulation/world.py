@@ -7,13 +7,14 @@ from jscale.cluster import events, messages, worker_effects, worker_events
 from jscale.cluster.effects import Effect
 from jscale.core.chunks import ChunkTable
 from jscale.core.ids import WorkerId
+from jscale.core.units import NS_PER_MS
 from jscale.engine.config import TILE_ROWS, EngineConfig
 from jscale.simulation.caches import HostCaches
 from jscale.simulation.clock import VirtualClock
 from jscale.simulation.draws import Draws
 from jscale.simulation.gateway import SimulatedGateway
 from jscale.simulation.launcher import SimulatedLauncher
-from jscale.simulation.machines import Machines
+from jscale.simulation.machines import Device, Machines
 from jscale.simulation.manager import SimulatedManager
 from jscale.simulation.network import Network
 from jscale.simulation.recorder import Recorder
@@ -28,6 +29,9 @@ from jscale.simulation.transfers import Plans
 from jscale.simulation.worker import BUNDLE, SimulatedWorker
 
 PAGE_TOKENS = 16
+
+RECONNECT_NS_MAX = 300 * NS_PER_MS
+"""How long after a manager's restart a process finds it, at most."""
 
 
 class World:
@@ -48,13 +52,14 @@ class World:
         self.system = system
         self.trace = list(trace)
         self.clock = VirtualClock()
+        self.draws = Draws(seed)
         self.network = Network(self.clock)
         self.machines = Machines(cluster, self.network)
         self.streams = Streams(
             self.clock,
             cluster.message_latency_ns,
             cluster.message_jitter_ns,
-            Draws(seed),
+            self.draws,
         )
         self.recorder = Recorder(self.trace, model.num_accelerators)
         self.plans = Plans()
@@ -72,6 +77,8 @@ class World:
         self._prompts: dict[int, tuple[int, ...]] = {}
         self._transcript = transcript
         self._num_gateways = 0
+        self._num_workers = num_workers
+        self._unsent: dict[int, int] = {}
         self.manager = SimulatedManager(self, num_workers, epoch=1)
         self.launcher = SimulatedLauncher(self)
         self.gateway = self._new_gateway((None, 0))
@@ -88,6 +95,16 @@ class World:
     def find_gateway(self, name: str) -> SimulatedGateway | None:
         """The gateway, if it lives."""
         return self.gateway if self.gateway.name == name else None
+
+    def can_attach(self, host: int) -> bool:
+        """Whether a worker of the host reaches the manager."""
+        return self.manager.is_alive and not self.machines.is_cut(host)
+
+    def can_reach(self, source: Device, target: Device) -> bool:
+        """Whether a device reaches another."""
+        is_cut = self.machines.is_cut
+        same = source.host == target.host
+        return same or not (is_cut(source.host) or is_cut(target.host))
 
     def prompt(self, num_tokens: int) -> tuple[int, ...]:
         """A prompt of so many tokens; those of the same length are the same."""
@@ -107,6 +124,20 @@ class World:
                 len(worker.blocks) == self.spec.num_blocks
                 for worker in self.workers.values()
             )
+        )
+
+    def identity(self, name: WorkerId, device: Device) -> messages.WorkerHello:
+        """What a worker says of itself. Of links only where they are not all alike."""
+        spec = self.machines.spec
+        leaf = device.host // spec.hosts_per_leaf if spec.hosts_per_leaf else 0
+        is_uniform = spec.devices_per_host == 1 and spec.hosts_per_leaf is None
+        return messages.WorkerHello(
+            worker=name,
+            data_address=f"sim://{name}",
+            serve_address=f"{name}:1",
+            host=f"h{device.host}",
+            leaf=f"l{leaf}",
+            link_bytes_per_s=0 if is_uniform else self.machines.nic_bytes_per_s,
         )
 
     def choose_host(self) -> int:
@@ -136,27 +167,6 @@ class World:
         assert error or given == self.trace[number].output_tokens, (number, given)
         self.recorder.ended(number, self.clock.now_ns, error)
 
-    def worker_ended(self, worker: SimulatedWorker, exit_code: int) -> None:
-        """A worker's process ends, by itself or not."""
-        if not worker.is_alive:
-            return
-        worker.stop()
-        del self.workers[worker.name]
-        now_ns = self.clock.now_ns
-        if len(worker.blocks) == self.spec.num_blocks:
-            self.caches.unused(worker.device.host, now_ns)
-        self.machines.free(worker.name)
-        self.recorder.stopped(worker.name, now_ns)
-        for name in sorted(worker.connections):
-            peer = self.find(name)
-            if peer is not None:
-                self.streams.send(worker, peer, peer.peer_gone, worker.name)
-        manager, gateway = self.manager, self.gateway
-        self.streams.send(worker, manager, manager.worker_gone, worker)
-        self.streams.send(worker, gateway, gateway.head_gone, worker)
-        if self.launcher.is_alive:
-            self.launcher.ended(worker.name, exit_code)
-
     def saw_worker(
         self,
         worker: SimulatedWorker,
@@ -180,7 +190,81 @@ class World:
         for effect in wanted:
             self._transcript(f"  {_short(effect)}")
 
-    # --- starts and ends ---------------------------------------------------------
+    # --- starts and ends --------------------------------------------------------
+
+    def submit(self, number: int, given: int = 0) -> None:
+        """A request of the trace arrives, or comes again after a gateway was lost."""
+        if self.gateway.is_alive:
+            self.gateway.submit(number, given)
+        else:
+            self._unsent[number] = given
+
+    def worker_ended(self, worker: SimulatedWorker, exit_code: int) -> None:
+        """A worker's process ends, by itself or not."""
+        if not worker.is_alive:
+            return
+        worker.stop()
+        del self.workers[worker.name]
+        now_ns = self.clock.now_ns
+        if len(worker.blocks) == self.spec.num_blocks:
+            self.caches.unused(worker.device.host, now_ns)
+        self.machines.free(worker.name)
+        self.recorder.stopped(worker.name, now_ns)
+        for name in sorted(worker.connections):
+            peer = self.find(name)
+            if peer is not None:
+                self.streams.send(worker, peer, peer.peer_gone, worker.name)
+        manager, gateway = self.manager, self.gateway
+        self.streams.send(worker, manager, manager.worker_gone, worker)
+        self.streams.send(worker, gateway, gateway.head_gone, worker)
+        if self.launcher.is_alive:
+            self.launcher.ended(worker.name, exit_code)
+
+    def kill_manager(self, restart_ns: int) -> None:
+        """The manager dies, and is started anew after a while, knowing nothing."""
+        if self.manager.is_alive:
+            self.manager.stop()
+            self.streams.send(self.manager, self.gateway, self.gateway.detach)
+            self.clock.after(restart_ns, self._start_manager)
+
+    def kill_launcher(self, restart_ns: int) -> None:
+        """The launcher dies; what it has started runs on."""
+        if self.launcher.is_alive:
+            self.launcher.stop()
+            manager = self.manager
+            self.streams.send(self.launcher, manager, manager.launcher_gone)
+            self.clock.after(restart_ns, self._start_launcher)
+
+    def kill_gateway(self, restart_ns: int) -> None:
+        """The gateway dies; clients ask the next for what they lack."""
+        if self.gateway.is_alive:
+            self.gateway.stop()
+            self._unsent.update(self.gateway.numbers)
+            self.clock.after(restart_ns, self._start_gateway)
+
+    def break_connections(self, host: int) -> None:
+        """All connections of a host's workers to the outside break."""
+        for worker in [w for w in self.workers.values() if w.device.host == host]:
+            for other in (self.manager, self.gateway):
+                self.streams.break_between(worker, other)
+            self.manager.worker_gone(worker)
+            worker.detach()
+            self.gateway.head_gone(worker)
+            worker.gateway_gone(self.gateway.name)
+            for name in sorted(worker.connections):
+                peer = self.find(name)
+                if peer is not None and peer.device.host != host:
+                    self.streams.break_between(worker, peer)
+                    peer.peer_gone(worker.name)
+                    worker.peer_gone(name)
+
+    def heal(self) -> None:
+        """All links have their rates again; who lost another finds it."""
+        for host in self.machines.slow_hosts:
+            self.machines.slow_down(host, 1.0)
+        for worker in list(self.workers.values()):
+            worker.attach()
+            self.gateway.follow(worker.name)
 
     def _start_preloaded(self, name: WorkerId) -> None:
         host = self.choose_host()
@@ -189,6 +273,30 @@ class World:
         self.workers[name] = worker
         worker.preload()
         worker.attach()
+
+    def _start_manager(self) -> None:
+        epoch = self.manager.epoch + 1
+        self.manager = SimulatedManager(self, self._num_workers, epoch)
+        for worker in self.workers.values():
+            self.clock.after(self._pause_ns(), worker.attach)
+        self.clock.after(self._pause_ns(), self.gateway.attach)
+        self.clock.after(self._pause_ns(), self.launcher.attach)
+
+    def _start_launcher(self) -> None:
+        self.launcher = SimulatedLauncher(self)
+        self.launcher.attach()
+
+    def _start_gateway(self) -> None:
+        self.gateway = self._new_gateway((None, 0))
+        unsent, self._unsent = self._unsent, {}
+        for number, given in sorted(unsent.items()):
+            if given:
+                self.recorder.handed_over(number)
+            self.gateway.submit(number, given)
+
+    def _pause_ns(self) -> int:
+        """How long a process waits before it looks for the manager again."""
+        return self.draws.below(RECONNECT_NS_MAX)
 
     def _new_gateway(self, wanted: tuple[int | None, int]) -> SimulatedGateway:
         self._num_gateways += 1
