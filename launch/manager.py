@@ -2,15 +2,9 @@
 
 from absl import flags
 
-from jscale.cluster.config import (
-    AUTO,
-    CACHE_DIR,
-    COMPUTE_DTYPES,
-    SERVED_PLAN_KINDS,
-    ManagerConfig,
-)
+from jscale.cluster.config import AUTO, CACHE_DIR, SERVED_PLAN_KINDS, ManagerConfig
 from jscale.cluster.manager import run_manager
-from jscale.launch import cluster_token, mains, scaling_flags
+from jscale.launch import cluster_token, engine_flags, mains, scaling_flags
 
 
 def define_flags() -> None:
@@ -41,25 +35,10 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "chunk_size_bytes", None, "What travels at once; none: 1/256 of the model."
     )
-    flags.DEFINE_integer("kv_mib", 2048, "MiB of a worker for KV pages, at most.")
     flags.DEFINE_integer(
         "page_tokens", 64, "Tokens of a KV page; fewer waste less, more are faster."
     )
-    flags.DEFINE_integer(
-        "max_sequences", 16, "Sequences a replica decodes together: one tile of rows."
-    )
-    flags.DEFINE_integer(
-        "step_rows", 128, "Tokens a step computes at most; accelerators take more."
-    )
-    flags.DEFINE_integer(
-        "max_context", None, "Tokens of a sequence; none: the model's, at most 4096."
-    )
-    flags.DEFINE_enum(
-        "compute_dtype",
-        "float32",
-        COMPUTE_DTYPES,
-        "Type of the arithmetic; bfloat16 products are slow on CPUs.",
-    )
+    engine_flags.define()
     scaling_flags.define()
 
 

@@ -6,8 +6,8 @@ import types
 
 from absl import flags, logging
 
-from jscale.cluster.config import AUTO, CACHE_DIR, COMPUTE_DTYPES, SERVED_PLAN_KINDS
-from jscale.launch import mains, scaling_flags
+from jscale.cluster.config import AUTO, CACHE_DIR, SERVED_PLAN_KINDS
+from jscale.launch import engine_flags, mains, scaling_flags
 from jscale.launch.progress import convert_with_progress
 from jscale.server.local_cluster import LocalCluster
 from jscale.server.local_cluster_config import LocalClusterConfig
@@ -27,20 +27,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_enum("plan_kind", AUTO, SERVED_PLAN_KINDS, "How blocks travel.")
     flags.DEFINE_boolean("executes_while_loading", True, "Serve with some blocks.")
-    flags.DEFINE_integer(
-        "max_sequences", 16, "Sequences a replica decodes together: one tile of rows."
-    )
-    flags.DEFINE_integer("step_rows", 128, "Tokens a step computes at most.")
-    flags.DEFINE_integer("kv_mib", 2048, "MiB of a worker for KV pages, at most.")
-    flags.DEFINE_integer(
-        "max_context", None, "Tokens of a sequence; none: the model's, at most 4096."
-    )
-    flags.DEFINE_enum(
-        "compute_dtype",
-        "float32",
-        COMPUTE_DTYPES,
-        "Type of the arithmetic; bfloat16 products are slow on CPUs.",
-    )
+    engine_flags.define()
     flags.DEFINE_string("cache_dir", CACHE_DIR, "Where converted models are kept.")
     flags.DEFINE_boolean("ships_executables", True, "Send executables with the blocks.")
     flags.DEFINE_float("start_timeout_s", 180.0, "Seconds the first worker may take.")

@@ -5,6 +5,7 @@ from collections.abc import Collection
 
 from jscale.cluster.number_wanted import ScalingBounds
 from jscale.core.errors import ConfigError
+from jscale.engine.config import MOVES_KV
 from jscale.plan.hypercube import HypercubePlan
 from jscale.plan.kinds import PLAN_KINDS
 from jscale.plan.scaling_policy import SCALING_POLICIES, ScalingPolicy
@@ -53,6 +54,8 @@ class ManagerConfig:
       step_rows: tokens that one step computes at most, prompts included.
       max_context: tokens of a sequence at most; None: as the model allows.
       compute_dtype: element type of the arithmetic.
+      moves_kv: when sequences that are handed over take their KV along: where that is
+        sooner than computing it again (`auto`), always, or never.
     """
 
     model_path: str
@@ -73,6 +76,7 @@ class ManagerConfig:
     step_rows: int = 128
     max_context: int | None = None
     compute_dtype: str = "float32"
+    moves_kv: str = "auto"
 
     def __post_init__(self) -> None:
         if not self.model_path:
@@ -85,6 +89,7 @@ class ManagerConfig:
         _require_at_least("step_rows", self.step_rows, self.max_sequences)
         _require_at_least("max_context", self.max_context, 1)
         _require_one_of("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
+        _require_one_of("moves_kv", self.moves_kv, MOVES_KV)
         _require_one_of("plan_kind", self.plan_kind, SERVED_PLAN_KINDS)
         allowed = (AUTOSCALE_OFF, *SCALING_POLICIES)
         _require_one_of("autoscale", self.autoscale, allowed)

@@ -42,6 +42,7 @@ def load_model_spec(config: ManagerConfig) -> tuple[ModelSpec, pathlib.Path]:
         max_context=max_context,
         max_sequences=config.max_sequences,
         compute_dtype=config.compute_dtype,
+        moves_kv=config.moves_kv,
     )
     spec = ModelSpec(
         model_name=manifest.model_name,

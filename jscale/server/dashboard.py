@@ -181,7 +181,10 @@ def _speed_lines(snapshot: Snapshot) -> Iterator[Text]:
         ),
         ("running", f"{serving.num_running}"),
         ("queued", f"{serving.num_queued}"),
-        ("handed over", f"{serving.num_handed_over}"),
+        (
+            "handed over",
+            f"{serving.num_handed_over}  ({serving.num_kv_moved} with KV)",
+        ),
     )
     for row, (name, value) in zip(chart, facts, strict=True):
         yield Text.assemble(

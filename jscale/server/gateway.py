@@ -200,6 +200,8 @@ class Gateway:
         serving.num_queued = self._router.num_queued
         serving.num_running = self._router.num_live - self._router.num_queued
         serving.num_handed_over = self._router.num_handed_over
+        serving.num_kv_moved = self._router.num_kv_moved
+        serving.kv_moved_bytes = self._router.kv_moved_bytes
         serving.num_finished = speed.num_finished
         serving.num_tokens = speed.num_tokens
         serving.tokens_per_s = speed.tokens_per_s

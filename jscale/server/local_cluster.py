@@ -221,6 +221,7 @@ class LocalCluster:
             kv_mib=config.kv_mib,
             max_context=config.max_context,
             compute_dtype=config.compute_dtype,
+            moves_kv=config.moves_kv,
         )
         return self._supervisor.start("manager", manager, config.start_timeout_s)
 

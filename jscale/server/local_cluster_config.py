@@ -27,6 +27,8 @@ class LocalClusterConfig:
       step_rows: tokens that one step computes at most, prompts included.
       max_context: tokens of a sequence; None: as the model allows, at most 4096.
       compute_dtype: element type of the arithmetic.
+      moves_kv: when requests that are handed over take their KV along: `auto`, where
+        that is sooner than computing it again, `always` or `never`.
       cache_dir: where converted models and compiled executables are kept.
       ships_executables: workers give compiled executables to new ones.
       start_timeout_s: how long the first worker may take to serve.
@@ -50,6 +52,7 @@ class LocalClusterConfig:
     kv_mib: int = 2048
     max_context: int | None = None
     compute_dtype: str = "float32"
+    moves_kv: str = "auto"
     cache_dir: str = CACHE_DIR
     ships_executables: bool = True
     start_timeout_s: float = 180.0

@@ -7,7 +7,15 @@ from jscale.core.errors import OverloadedError
 from jscale.core.ids import PipelineId, SequenceId, WorkerId
 from jscale.core.units import NS_PER_S
 from jscale.engine.request import Request, SamplingParams
-from jscale.pipeline.messages import Cancel, Emitted, Finished, Rejected, Returned
+from jscale.pipeline.messages import (
+    Cancel,
+    Emitted,
+    Finished,
+    KvMoved,
+    KvTicket,
+    Rejected,
+    Returned,
+)
 from jscale.server.decisions import Decision, Deliver, End, Fail, Send
 from jscale.server.router import Router, RouterConfig
 
@@ -92,7 +100,10 @@ def said(event: str, name: str, rest: list[str]):
         case "finishes":
             return Finished(sequence, attempt, rest[0])
         case "returns":
-            return Returned(sequence, attempt, "it closes")
+            kv = KvTicket(PipelineId(1), (), (1,), int(rest[0])) if rest else None
+            return Returned(sequence, attempt, "it closes", kv)
+        case "moved":
+            return KvMoved(sequence, attempt, int(rest[0]), size_bytes=1000)
         case "rejects":
             return Rejected(sequence, attempt, "too long")
     raise AssertionError(event)
@@ -105,7 +116,8 @@ def show(decision: Decision) -> str:
         case Send(head, submit):
             name = f"{submit.sequence}#{submit.attempt}"
             after = f" after {[*submit.generated]}" if submit.generated else ""
-            return f"{head} < submit {name} to {submit.pipeline}{after}"
+            kv = f", kv of {submit.kv.num_tokens}" if submit.kv else ""
+            return f"{head} < submit {name} to {submit.pipeline}{after}{kv}"
         case Deliver(sequence, index, token, _):
             return f"{sequence} gets {token} at {index}"
         case End(sequence, reason):

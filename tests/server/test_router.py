@@ -77,6 +77,24 @@ SCRIPTS = {
         > w0 emits a#1 2 19
         a gets 19 at 2
         """,
+    "where a replica left the KV is told to the next one, and to no later one": """
+        > replicas 1:w0:pipe:2
+        > attach w0
+        > submit a
+        w0 < submit a#0 to 1
+        > w0 emits a#0 0 17
+        a gets 17 at 0
+        > replicas 2:w1:local:2
+        > attach w1
+        > w0 returns a#0 5
+        w1 < submit a#1 to 2 after [17], kv of 5
+        > w0 moved a#0 5
+        > w1 moved a#1 5
+        > replicas 2:w1:local:2 3:w2:local:2
+        > attach w2
+        > lose w1
+        w2 < submit a#2 to 3 after [17]
+        """,
     "what an old attempt says is dropped": """
         > replicas 1:w0:pipe:2 2:w1:pipe:2
         > attach w0
@@ -316,6 +334,18 @@ def test_nothing_is_outstanding_when_all_is_done():
     assert (router.num_live, router.num_queued) == (0, 0)
     assert [router.outstanding(PipelineId(p)) for p in (1, 2)] == [0, 0]
     assert router.num_handed_over == 1
+
+
+def test_hand_overs_that_moved_kv_are_counted():
+    script = Script()
+    script.play(
+        SCRIPTS[
+            "where a replica left the KV is told to the next one, and to no later one"
+        ]
+    )
+    router = script.router
+    assert (router.num_handed_over, router.num_kv_moved) == (2, 1)
+    assert router.kv_moved_bytes == 1000
 
 
 def test_the_load_counts_what_waits_runs_and_came():

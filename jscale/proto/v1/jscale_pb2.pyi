@@ -166,7 +166,7 @@ class Stage(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., first_block: _Optional[int] = ..., num_blocks: _Optional[int] = ...) -> None: ...
 
 class Serving(_message.Message):
-    __slots__ = ("num_queued", "num_running", "num_finished", "num_handed_over", "num_tokens", "tokens_per_s", "ttft_p50_ms", "ttft_p90_ms")
+    __slots__ = ("num_queued", "num_running", "num_finished", "num_handed_over", "num_tokens", "tokens_per_s", "ttft_p50_ms", "ttft_p90_ms", "num_kv_moved", "kv_moved_bytes")
     NUM_QUEUED_FIELD_NUMBER: _ClassVar[int]
     NUM_RUNNING_FIELD_NUMBER: _ClassVar[int]
     NUM_FINISHED_FIELD_NUMBER: _ClassVar[int]
@@ -175,6 +175,8 @@ class Serving(_message.Message):
     TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
     TTFT_P50_MS_FIELD_NUMBER: _ClassVar[int]
     TTFT_P90_MS_FIELD_NUMBER: _ClassVar[int]
+    NUM_KV_MOVED_FIELD_NUMBER: _ClassVar[int]
+    KV_MOVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     num_queued: int
     num_running: int
     num_finished: int
@@ -183,7 +185,9 @@ class Serving(_message.Message):
     tokens_per_s: float
     ttft_p50_ms: float
     ttft_p90_ms: float
-    def __init__(self, num_queued: _Optional[int] = ..., num_running: _Optional[int] = ..., num_finished: _Optional[int] = ..., num_handed_over: _Optional[int] = ..., num_tokens: _Optional[int] = ..., tokens_per_s: _Optional[float] = ..., ttft_p50_ms: _Optional[float] = ..., ttft_p90_ms: _Optional[float] = ...) -> None: ...
+    num_kv_moved: int
+    kv_moved_bytes: int
+    def __init__(self, num_queued: _Optional[int] = ..., num_running: _Optional[int] = ..., num_finished: _Optional[int] = ..., num_handed_over: _Optional[int] = ..., num_tokens: _Optional[int] = ..., tokens_per_s: _Optional[float] = ..., ttft_p50_ms: _Optional[float] = ..., ttft_p90_ms: _Optional[float] = ..., num_kv_moved: _Optional[int] = ..., kv_moved_bytes: _Optional[int] = ...) -> None: ...
 
 class ScaleToRequest(_message.Message):
     __slots__ = ("num_workers",)
