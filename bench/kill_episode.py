@@ -128,6 +128,8 @@ class Episode:
             runtime_dir=config.log_dir,
         ) as cluster:
             loads = [self._load(cluster, sampling) for sampling in (GREEDY, SAMPLED)]
+            if not self._is_ready(cluster):
+                raise jscale.JscaleError("it could not even scale out undisturbed")
             start_ns = time.monotonic_ns()
             for load in loads:
                 load.start()
@@ -160,6 +162,12 @@ class Episode:
             num_clients=self._config.num_clients // 2,
             sampling=sampling,
         )
+
+    def _is_ready(self, cluster: jscale.LocalCluster) -> bool:
+        """Scales out undisturbed, after which compiled executables are on disk."""
+        self._wanted = 2
+        ask_to_scale(cluster, self._wanted)
+        return self._seconds_until_settled(cluster) is not None
 
     def _round(self, cluster: jscale.LocalCluster) -> bool:
         """One change of the number, kills meanwhile; whether it came about."""
@@ -215,7 +223,7 @@ class Episode:
         What was killed last must be missed first: the manager hears of it later.
         """
         start_s = time.monotonic()
-        victims = set(self._kills[-1].victims)
+        victims = {name for kill in self._kills[-1:] for name in kill.victims}
         while (waited_s := time.monotonic() - start_s) < self._config.settle_s:
             status = status_of(cluster)
             if (
@@ -246,7 +254,7 @@ class Episode:
                     at_s=(at_ns - start_ns) / NS_PER_S,
                     num_completed=len(ended) - len(faults),
                     num_lost=sum(each.is_lost for each in faults),
-                    num_wrong=sum(not each.is_lost for each in faults),
+                    num_wrong=sum(each.is_wrong for each in faults),
                     faults=tuple(sorted({each.fault for each in faults})),
                     longest_stall_s=max(
                         (each.longest_gap_ns / NS_PER_S for each in ended), default=0.0

@@ -31,6 +31,9 @@ class Finished:
     is_lost: bool = False
     """It ended with an error, before its last token."""
 
+    is_wrong: bool = False
+    """A token that came was not the expected one, or there were fewer."""
+
     longest_gap_ns: int = 0
     """The longest time between two of its tokens."""
 
@@ -137,6 +140,7 @@ class Load:
             num_tokens=len(token_ids),
             fault=wrong or fault,
             is_lost=bool(fault),
+            is_wrong=bool(wrong),
             longest_gap_ns=max(gaps_ns, default=0),
         )
 
