@@ -65,9 +65,14 @@ class GatewayReported:
 
 @dataclasses.dataclass(frozen=True)
 class LauncherAttached:
-    """Somebody who can start worker processes is there, and runs these already."""
+    """Somebody who can start worker processes is there, and runs these already.
+
+    It may know what an earlier manager wanted, of that epoch.
+    """
 
     workers: tuple[WorkerId, ...] = ()
+    num_workers_wanted: int | None = None
+    wanted_epoch: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

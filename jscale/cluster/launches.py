@@ -82,8 +82,8 @@ class Launches:
 
     def failed(self, worker: WorkerId, exit_code: int, now_ns: int) -> str:
         """A process ended; if it was on the way, what people should know."""
-        if self._pending.pop(worker, None) is None:
-            return ""
+        if self._pending.pop(worker, None) is None or exit_code == 0:
+            return ""  # An earlier manager let it go, say.
         self._note_failure(now_ns)
         return f"{worker} ended at start with exit code {exit_code}: see its log"
 

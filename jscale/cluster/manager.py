@@ -211,7 +211,11 @@ class Manager:
         assert isinstance(hello, messages.LauncherHello)
         async with _outgoing(write) as queue:
             self._launcher = queue
-            self._step(events.LauncherAttached(hello.workers))
+            self._step(
+                events.LauncherAttached(
+                    hello.workers, hello.num_workers_wanted, hello.wanted_epoch
+                )
+            )
             try:
                 async for report in incoming:
                     if isinstance(report, messages.WorkerExited):

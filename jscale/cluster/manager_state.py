@@ -151,7 +151,7 @@ class ManagerState:
             case events.LauncherAttached(workers):
                 running = [each for each in workers if each not in self._roster]
                 self._launches.attached(running, now_ns)
-                self._wanted.at_least(len(workers))  # They were before a restart.
+                self._wanted.launcher_attached(event)
             case events.LauncherDetached():
                 self._launches.detached()
             case events.ScaleRequested(num_workers):
@@ -176,7 +176,7 @@ class ManagerState:
         record = WorkerRecord.of(hello, now_ns)
         self._roster.put(record)
         if came_by_itself:
-            self._wanted.at_least(self._roster.num_staying)
+            self._wanted.joined(self._roster.num_staying, is_back=hello.is_back)
         self._tell(hello.worker, messages.Welcome(self._spec))
         for spec in hello.pipelines:
             self._pipelines.adopt(hello.worker, spec, now_ns)
@@ -286,6 +286,8 @@ class ManagerState:
         self._wanted.follow_load(len(self._roster.senders), now_ns)
         if self._wanted.number is None:
             return
+        if self._launches.is_possible and (told := self._wanted.to_remember()):
+            self._effects.append(TellLauncher(told))
         missing = self._wanted.number - self._roster.num_staying
         for worker in self._launches.start(missing, now_ns):
             if self._roster.senders:  # One that reads the disk takes longer.

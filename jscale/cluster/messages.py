@@ -75,6 +75,11 @@ class WorkerHello(Message, frozen=True):
     local_copy_bytes_per_s: float = 0
     protocol_version: int = PROTOCOL_VERSION
 
+    @property
+    def is_back(self) -> bool:
+        """It was attached before, to this manager or to an earlier one."""
+        return bool(self.blocks or self.pipelines or self.has_executables)
+
 
 class BlockReady(Message, frozen=True):
     """A block is verified and its parameters are views into the arena."""
@@ -310,11 +315,14 @@ class LauncherHello(Message, frozen=True):
     """The first message of whoever can start worker processes.
 
     `workers` are those that it runs already: a manager that was restarted must wait
-    for them instead of having others started.
+    for them instead of having others started. What the last manager wanted comes back
+    as from a gateway, of which there may be none left.
     """
 
     launcher: str
     workers: tuple[WorkerId, ...] = ()
+    num_workers_wanted: int | None = None
+    wanted_epoch: int = 0
     protocol_version: int = PROTOCOL_VERSION
 
 
@@ -329,6 +337,13 @@ class LaunchWorker(Message, frozen=True):
     """Start a worker process of that name."""
 
     worker: WorkerId
+
+
+class RememberWanted(Message, frozen=True):
+    """Keep in mind, for the next manager, how many workers are wanted."""
+
+    num_workers: int
+    epoch: int
 
 
 class Replica(msgspec.Struct, frozen=True):
@@ -379,4 +394,4 @@ class StatusChanged(Message, frozen=True):
 GatewayReport = GatewayHello | ScaleTo | LoadReported
 GatewayCommand = ReplicasChanged | StatusChanged | Refuse
 LauncherReport = LauncherHello | WorkerExited
-LauncherCommand = LaunchWorker | Refuse
+LauncherCommand = LaunchWorker | RememberWanted | Refuse

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from jscale.cluster.messages import LoadReported
+from jscale.cluster.events import LauncherAttached
+from jscale.cluster.messages import LoadReported, RememberWanted
 from jscale.core.errors import ConfigError
 from jscale.core.ids import WorkerId
 from jscale.core.units import NS_PER_S
@@ -70,6 +71,7 @@ class NumberWanted:
         self._sequences_per_worker = sequences_per_worker
         self._epoch = epoch
         self._number_epoch = -1
+        self._remembered: int | None = None
         self._loads: dict[str, Load] = {}
         self._started_ns: dict[WorkerId, int] = {}
         if policy is not None:
@@ -88,14 +90,39 @@ class NumberWanted:
             )
 
     def learn(self, number: int | None, epoch: int) -> None:
-        """A gateway knows what an earlier manager wanted; the latest one counts."""
+        """Somebody knows what an earlier manager wanted; the latest one counts."""
         if number is not None and self._number_epoch < epoch < self._epoch:
             self.number, self._number_epoch = number, epoch
 
-    def at_least(self, number: int) -> None:
-        """So many are there and were wanted before this manager started, or by hand."""
-        if self.number is not None:
+    @property
+    def is_told(self) -> bool:
+        """Somebody asked for it, of this manager or of an earlier one."""
+        return self._number_epoch >= 0
+
+    def to_remember(self) -> RememberWanted | None:
+        """What the launcher is to keep for the next manager, once after each change."""
+        if not self.is_told or self.number is None or self.number == self._remembered:
+            return None
+        self._remembered = self.number
+        return RememberWanted(self.number, self._epoch)
+
+    def joined(self, number: int, *, is_back: bool) -> None:
+        """With one more, not asked for, so many are there and stay.
+
+        One that was there before was wanted then, unless somebody knows better.
+        """
+        if self.number is not None and not (is_back and self.is_told):
             self.number = max(self.number, number)
+
+    def launcher_attached(self, event: LauncherAttached) -> None:
+        """It runs some, and may know how many an earlier manager wanted.
+
+        Those that it runs were wanted, unless somebody knows better: some may be about
+        to go.
+        """
+        self.learn(event.num_workers_wanted, event.wanted_epoch)
+        self.joined(len(event.workers), is_back=True)
+        self._remembered = None
 
     def one_fewer(self) -> None:
         """A worker goes by its own wish; others that are on the way stay wanted."""

@@ -36,6 +36,8 @@ class Launcher:
         self._processes: dict[WorkerId, ChildProcess] = {}
         self._ended: dict[WorkerId, ChildProcess] = {}
         self._refused = ""
+        self._wanted: int | None = None
+        self._wanted_epoch = 0
         self._loop = asyncio.new_event_loop()
         self._link = Link(
             rpc.ATTACH_LAUNCHER,
@@ -102,7 +104,9 @@ class Launcher:
         with self._lock:
             running = tuple(self._processes)
             ended = dict(self._ended)
-        self._link.send(messages.LauncherHello("local", running))
+        self._link.send(
+            messages.LauncherHello("local", running, self._wanted, self._wanted_epoch)
+        )
         for worker, process in ended.items():
             self._link.send(messages.WorkerExited(worker, process.exit_code or 0))
 
@@ -113,6 +117,8 @@ class Launcher:
                 self._cancel()
             case messages.LaunchWorker(worker):
                 self._launch(worker)
+            case messages.RememberWanted(num_workers, epoch):
+                self._wanted, self._wanted_epoch = num_workers, epoch
 
     def _launch(self, worker: WorkerId) -> None:
         with self._lock:

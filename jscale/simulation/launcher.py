@@ -3,6 +3,8 @@
 import collections
 from typing import TYPE_CHECKING
 
+from jscale.cluster.events import LauncherAttached
+from jscale.cluster.messages import RememberWanted
 from jscale.core.ids import WorkerId
 from jscale.simulation.worker import SimulatedWorker
 
@@ -18,6 +20,7 @@ class SimulatedLauncher:
         self.is_alive = True
         self._waiting: collections.deque[WorkerId] = collections.deque()
         self._starting: set[WorkerId] = set()
+        self._wanted: RememberWanted | None = None
 
     @property
     def num_starting(self) -> int:
@@ -30,12 +33,19 @@ class SimulatedLauncher:
         if self.is_alive and manager.is_alive:
             starting = sorted({*self._starting, *self._waiting})
             running = (*self._world.workers, *starting)
-            self._world.streams.send(self, manager, manager.launcher_attached, running)
+            event = LauncherAttached(running)
+            if (wanted := self._wanted) is not None:
+                event = LauncherAttached(running, wanted.num_workers, wanted.epoch)
+            self._world.streams.send(self, manager, manager.launcher_attached, event)
 
     def launch(self, worker: WorkerId) -> None:
         """The manager wants a worker of that name."""
         self._waiting.append(worker)
         self._start_waiting()
+
+    def remember(self, wanted: RememberWanted) -> None:
+        """The next manager is to hear how many this one wanted."""
+        self._wanted = wanted
 
     def ended(self, worker: WorkerId, exit_code: int) -> None:
         """A process has ended: its device is free."""

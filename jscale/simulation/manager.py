@@ -88,10 +88,10 @@ class SimulatedManager:
             del self._gateways[gateway.name]
             self._step(events.GatewayDetached(gateway.name))
 
-    def launcher_attached(self, running: tuple[WorkerId, ...]) -> None:
+    def launcher_attached(self, event: events.LauncherAttached) -> None:
         """There is a launcher."""
         self._has_launcher = True
-        self._step(events.LauncherAttached(running))
+        self._step(event)
 
     def launcher_gone(self) -> None:
         """There is none any more."""
@@ -132,5 +132,8 @@ class SimulatedManager:
             case TellLauncher(messages.LaunchWorker(worker)):
                 launcher = self._world.launcher
                 send(self, launcher, launcher.launch, worker)
+            case TellLauncher(messages.RememberWanted() as wanted):
+                launcher = self._world.launcher
+                send(self, launcher, launcher.remember, wanted)
             case _:
                 raise AssertionError(f"unknown effect {effect}")

@@ -12,6 +12,7 @@ open and, after `status`, each worker's phase and blocks. See `VERBS` for the wo
 """
 
 import shlex
+from collections.abc import Iterable
 
 from jscale.cluster import events, messages
 from jscale.cluster.effects import (
@@ -153,11 +154,15 @@ class ManagerScript:
         """`leave w1`: it got SIGTERM."""
         return [self._report(worker, messages.LeaveRequested())]
 
-    def do_launcher(self, word: str, *workers: str) -> list[events.Event]:
-        """`launcher attached [w0 w1]`, with what it runs; `launcher detached`."""
-        if word == "attached":
-            return [events.LauncherAttached(tuple(map(WorkerId, workers)))]
-        return [events.LauncherDetached()]
+    def do_launcher(self, word: str, *words: str) -> list[events.Event]:
+        """`launcher attached [w0 w1] [wanted=3 epoch=1]`, with what it runs and knows.
+
+        Or `launcher detached`.
+        """
+        if word == "detached":
+            return [events.LauncherDetached()]
+        workers = tuple(WorkerId(word) for word in words if "=" not in word)
+        return [events.LauncherAttached(workers, *read_wanted(words))]
 
     def do_exited(self, worker: str, exit_code: str) -> list[events.Event]:
         """`exited w1 2`: the launcher saw its process end."""
@@ -169,10 +174,8 @@ class ManagerScript:
 
     def do_gateway(self, name: str, *words: str) -> list[events.Event]:
         """`gateway g0 [wanted=3 epoch=1]`: it attached, and saw an earlier manager."""
-        settings = dict(word.split("=") for word in words)
-        wanted = int(settings["wanted"]) if "wanted" in settings else None
-        epoch = int(settings.get("epoch", 0))
-        return [events.GatewayAttached(messages.GatewayHello(name, wanted, epoch))]
+        hello = messages.GatewayHello(name, *read_wanted(words))
+        return [events.GatewayAttached(hello)]
 
     def do_load(self, gateway: str, *words: str) -> list[events.Event]:
         """`load g0 waiting=30 running=16 arrived=46 finished=0`: it reports that."""
@@ -197,6 +200,8 @@ class ManagerScript:
         match effect:
             case TellWorker(worker, command):
                 return f"-> {worker}: {self.show_command(command)}"
+            case TellLauncher(messages.RememberWanted(num_workers)):
+                return f"-> launcher: remember that {num_workers} are wanted"
             case TellLauncher(command):
                 return f"-> launcher: {type(command).__name__} {command.worker}"
             case TellGateways(messages.StatusChanged() as status):
@@ -351,3 +356,10 @@ def transcript(script: str) -> str:
         assert runner is not None, "a script starts with `manager …`"
         lines += [f"  {shown}" for shown in runner.run(text)]
     return "\n".join(lines) + "\n"
+
+
+def read_wanted(words: Iterable[str]) -> tuple[int | None, int]:
+    """What an earlier manager wanted, and its epoch: `wanted=3 epoch=1`."""
+    given = dict(word.split("=") for word in words if "=" in word)
+    wanted = int(given["wanted"]) if "wanted" in given else None
+    return wanted, int(given.get("epoch", 0))

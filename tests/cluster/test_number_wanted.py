@@ -2,13 +2,17 @@
 
 import pytest
 
-from jscale.cluster.messages import LoadReported
+from jscale.cluster.events import LauncherAttached
+from jscale.cluster.messages import LoadReported, RememberWanted
 from jscale.cluster.number_wanted import NUM_STARTED_MAX, NumberWanted, ScalingBounds
 from jscale.core.errors import ConfigError
+from jscale.core.ids import WorkerId
 from jscale.core.units import NS_PER_S
 from jscale.plan.scaling_policy import IDEAL, Anticipating
 
 BOUNDS = ScalingBounds(num_min=1, num_max=8, scale_out_ns=2 * NS_PER_S)
+
+WORKERS = tuple(WorkerId(f"w{index}") for index in range(4))
 
 
 def number_of(number, policy, *, epoch=0):
@@ -38,7 +42,7 @@ def test_without_a_policy_it_is_what_people_ask_for_whatever_the_load():
 
 def test_none_stays_none_without_a_policy_and_is_the_least_with_one():
     number = number_of(None, None)
-    number.at_least(4)
+    number.joined(4, is_back=False)
     number.one_fewer()
     assert follow(number, at_s=0, waiting=500) is None
     assert number_of(None, IDEAL).number == 1
@@ -81,7 +85,7 @@ def test_loads_of_gateways_add_up_and_one_that_is_lost_has_none():
 def test_a_restarted_one_keeps_what_was_wanted_until_it_has_seen_enough():
     """A hold is 1 s here: half of what a scale-out takes."""
     number = number_of(1, Anticipating())
-    number.at_least(6)
+    number.joined(6, is_back=True)
     assert follow(number, at_s=0) == 6
     numbers = [follow(number, at_s=s / 4, waiting=12) for s in range(1, 7)]
     assert numbers == [6, 6, 6, 6, 6, 2]
@@ -129,3 +133,34 @@ def test_it_remembers_only_the_last_workers_that_were_started():
 def test_bounds_that_are_none_are_refused(least, most):
     with pytest.raises(ConfigError, match=f"between {least} and {most} workers"):
         ScalingBounds(num_min=least, num_max=most)
+
+
+def test_what_was_there_counts_unless_somebody_knows_better():
+    """Of four workers two were about to go when the manager was killed."""
+    number = number_of(1, None, epoch=2)
+    number.launcher_attached(LauncherAttached(WORKERS))
+    assert number.number == 4
+    number.learn(2, 1)
+    assert number.number == 2
+    number.joined(4, is_back=True)
+    number.launcher_attached(LauncherAttached(WORKERS))
+    assert number.number == 2
+    number.joined(3, is_back=False)  # Started by hand, as one more.
+    assert number.number == 3
+
+
+def test_a_launcher_keeps_the_number_for_a_manager_that_no_gateway_remembers():
+    number = number_of(1, None, epoch=1)
+    number.launcher_attached(LauncherAttached())
+    assert number.to_remember() is None  # Nobody asked for anything yet.
+    number.ask(3)
+    told = number.to_remember()
+    assert told == RememberWanted(3, 1)
+    assert number.to_remember() is None
+    later = number_of(1, None, epoch=2)
+    known = LauncherAttached(WORKERS, told.num_workers, told.epoch)
+    later.launcher_attached(known)
+    assert later.number == 3
+    assert later.to_remember() == RememberWanted(3, 2)
+    later.launcher_attached(known)
+    assert later.to_remember() == RememberWanted(3, 2)
