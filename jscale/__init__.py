@@ -5,6 +5,7 @@
             print(token.text, end="", flush=True)
         cluster.scale_to(4).wait()
     print(jscale.plan.multicast(sources=1, targets=7, num_chunks=64).describe())
+    jscale.simulate(trace="azure-code", policy="all", num_workers=12).print()
 
 Names are imported when first used: `import jscale` brings neither jax nor grpc.
 """
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from jscale.server.client import Client, Token
     from jscale.server.local_cluster import LocalCluster
     from jscale.server.scale_out import ScaleOut
+    from jscale.simulation.comparison import simulate
 
 __all__ = [
     "BUNDLED_MODEL",
@@ -28,6 +30,7 @@ __all__ = [
     "ScaleOut",
     "Token",
     "plan",
+    "simulate",
 ]
 
 BUNDLED_MODEL = str(pathlib.Path(__file__).parent / "bundled" / "stories260K")
@@ -39,6 +42,7 @@ _HOMES = {
     "LocalCluster": "jscale.server.local_cluster",
     "ScaleOut": "jscale.server.scale_out",
     "Token": "jscale.server.client",
+    "simulate": "jscale.simulation.comparison",
 }
 
 

@@ -47,16 +47,18 @@ class LambdaScalePolicy(PipelinePolicy):
     `ServingCosts.is_lock_step`.
 
     Args:
-      num_sources: k, the first so many workers; all others are targets.
+      num_sources: k, the first so many workers; all others are targets. None: all
+        workers that are complete, so that a target which ends early serves alone at
+        once; that is better than the paper's, and knows no order of scale-outs.
 
     Raises:
       ConfigError: there is no source.
     """
 
-    num_sources: int = 1
+    num_sources: int | None = 1
 
     def __post_init__(self) -> None:
-        if self.num_sources < 1:
+        if self.num_sources is not None and self.num_sources < 1:
             raise ConfigError(f"num_sources {self.num_sources}: give at least 1")
 
     def propose(
@@ -71,19 +73,29 @@ class LambdaScalePolicy(PipelinePolicy):
         whole = (1 << holdings.num_blocks) - 1
         if all(mask == whole for mask in holdings.masks.values()):
             return _local(holdings, workers)
-        sources, targets = workers[: self.num_sources], workers[self.num_sources :]
+        sources, targets = self._deal(holdings, workers, whole)
         runs = [p for p in current if not p.is_local and holdings.can_run(p)]
         serving = {worker for pipeline in runs for worker in pipeline.workers}
         alone = [worker for worker in sources if holdings.masks[worker] == whole]
         pipelines = [*_local(holdings, alone), *runs]
-        for first in range(0, len(targets), self.num_sources):
-            group = targets[first : first + self.num_sources]
+        num_sources = max(1, len(sources))
+        for first in range(0, len(targets), num_sources):
+            group = targets[first : first + num_sources]
             union = 0
             for target in group:
                 union |= holdings.masks[target]
             if union == whole and serving.isdisjoint(group):
                 pipelines.append(pipeline_of(holdings, group))
         return tuple(pipelines)
+
+    def _deal(
+        self, holdings: Holdings, workers: Sequence[WorkerId], whole: int
+    ) -> tuple[Sequence[WorkerId], Sequence[WorkerId]]:
+        """Sources and targets."""
+        if self.num_sources is not None:
+            return workers[: self.num_sources], workers[self.num_sources :]
+        partial = [worker for worker in workers if holdings.masks[worker] != whole]
+        return holdings.complete_workers, partial
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,7 +43,8 @@ def step_times(
 ) -> StepTimes:
     """What a stage of so many blocks takes for batches that it runs in one step.
 
-    Weights are read once for all that decodes; prompts add what they compute.
+    Weights are read once for all that decodes; prompts add what they compute. A step of
+    prompts alone takes no less than reading the weights does.
     """
     num_decoding = context_tokens = prefill_tokens = 0
     for batch in batches:
@@ -57,6 +58,8 @@ def step_times(
             + num_decoding * model.decode_sequence_ns
             + context_tokens * model.decode_context_token_ns
         )
+    elif prefill_tokens:
+        step_ns = max(step_ns, model.decode_ns)
     share = num_blocks / model.num_blocks
     return StepTimes(
         first_ns=max(1.0, step_ns * share),

@@ -1,6 +1,6 @@
 """The course of a run: arrivals, scale requests, faults, and when it is over."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jscale.core.units import NS_PER_S
 from jscale.simulation.faults import Faults
@@ -25,14 +25,19 @@ class Run:
         faults: Sequence[Fault] = (),
         *,
         rest_ns: int = QUIET_NS,
+        progress: Callable[[float], None] | None = None,
     ) -> None:
-        """Nothing has happened yet; the run is over after so long a rest at its end."""
+        """Nothing has happened yet; the run is over after so long a rest at its end.
+
+        `progress` is told from time to time which share of all requests has ended.
+        """
         self._world = world
         self._faults = Faults(world)
         self._next_request = 0
         self._num_due = len(scale_requests) + len(faults)
         self._is_over = False
         self._rest_ns = rest_ns
+        self._progress = progress
         self._served_ns: int | None = None
         self._rests_since_ns: int | None = None
         self._arrive_next()
@@ -75,6 +80,8 @@ class Run:
     def _look_for_rest(self) -> None:
         """Over when all requests are, and the cluster is at rest or had its time."""
         world, now_ns = self._world, self._world.clock.now_ns
+        if self._progress is not None and world.trace:
+            self._progress(world.recorder.num_ended / len(world.trace))
         is_served = world.recorder.num_ended == len(world.trace) and not self._num_due
         if is_served and self._served_ns is None:
             self._served_ns = now_ns

@@ -65,8 +65,9 @@ class Summary:
       accelerator_s: time that accelerators were held: workers' lives × accelerators.
       num_workers_max: at the same time.
       num_scale_outs: workers that were started after the beginning.
-      serving_s: from asking for such a worker to its first step, of any replica.
-      complete_s: from asking for it to its holding the whole model.
+      serving_s: from asking for such a worker to its first step, of any replica; of
+        those that had one.
+      complete_s: from asking for it to its holding the whole model; of those that did.
       num_handovers: of all requests together.
       duration_s: from the beginning to the last token.
     """
@@ -111,8 +112,8 @@ def summarise(result: SimulationResult, objective: Objective | None = None) -> S
         accelerator_s=accelerator_s(result.workers),
         num_workers_max=max((count for _, count in fleet(result.workers)), default=0),
         num_scale_outs=len(started),
-        serving_s=spread(_since_start_s(w, w.serving_ns) for w in started),
-        complete_s=spread(_since_start_s(w, w.complete_ns) for w in started),
+        serving_s=_since_start_s((w.started_ns, w.serving_ns) for w in started),
+        complete_s=_since_start_s((w.started_ns, w.complete_ns) for w in started),
         num_handovers=sum(record.num_handovers for record in records),
         duration_s=duration_s,
     )
@@ -191,6 +192,10 @@ def duration_ns(result: SimulationResult) -> int:
     return max(ends, default=0)
 
 
-def _since_start_s(worker: WorkerInterval, at_ns: int | None) -> float:
-    """Endless for a worker that left before."""
-    return math.inf if at_ns is None else (at_ns - worker.started_ns) / NS_PER_S
+def _since_start_s(times_ns: Iterable[tuple[int, int | None]]) -> Spread:
+    """Of workers that came so far: the others were let go before."""
+    return spread(
+        (at_ns - started_ns) / NS_PER_S
+        for started_ns, at_ns in times_ns
+        if at_ns is not None
+    )

@@ -5,6 +5,7 @@ Matplotlib is imported when something is drawn: it is no dependency of jscale.
 
 import bisect
 import importlib
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -269,9 +270,8 @@ def _draw_scale_out(
 ) -> None:
     for row, arrivals in enumerate(found.workers):
         times = [min(at_ns / NS_PER_S, last_s) for at_ns in arrivals]
-        for held, (start_s, until_s) in enumerate(
-            zip(times, [*times[1:], last_s], strict=True), 1
-        ):
+        spans = itertools.pairwise([*times, last_s])
+        for held, (start_s, until_s) in enumerate(spans, 1):
             axes.barh(
                 row,
                 until_s - start_s,

@@ -16,10 +16,9 @@ from jscale.simulation.settings import ClusterSpec, ModelCosts
 MEMORY_SHARE = 0.9
 """Of an accelerator's memory that weights and KV may take (vLLM's default too)."""
 
-SEQUENCES_MAX = 8
-"""Sequences that a worker runs at a time. An assumption: eight prompts of 2,048 tokens
-take a 13B model on an H800 0.9 s, so that more would not have first tokens within a
-second. λScale's artifact has batches of at most 6."""
+SEQUENCES_MAX = 4
+"""Sequences that a worker runs at a time: λScale's artifact sends its workers batches
+of four prompts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Testbed:
       decode_ns: published times of a decode step, by model.
       prefill_tokens_per_s: published rates, by model.
       num_accelerators: that a worker took there, by model; else as few as hold it.
+      loads_in_turn: a worker of several accelerators loads one after the other.
       price_per_hour: of one accelerator, in dollars. An assumption, for comparison.
     """
 
@@ -51,6 +51,7 @@ class Testbed:
     decode_ns: Mapping[str, int] = dataclasses.field(default_factory=dict)
     prefill_tokens_per_s: Mapping[str, float] = dataclasses.field(default_factory=dict)
     num_accelerators: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    loads_in_turn: bool = False
 
     def cluster_for(self, model: ModelCosts, num_workers: int) -> ClusterSpec:
         """The machines with devices that hold the model: as many hosts as it takes.
@@ -66,11 +67,13 @@ class Testbed:
             raise ConfigError(f"{num_workers} workers: give at least 1")
         taken = model.num_accelerators
         per_host = self.cluster.devices_per_host // taken
+        num_buses = 1 if self.loads_in_turn else taken
         return dataclasses.replace(
             self.cluster,
             num_hosts=max(self.cluster.num_hosts, math.ceil(num_workers / per_host)),
             devices_per_host=per_host,
-            host_to_device_bytes_per_s=taken * self.cluster.host_to_device_bytes_per_s,
+            host_to_device_bytes_per_s=num_buses
+            * self.cluster.host_to_device_bytes_per_s,
         )
 
 
@@ -97,13 +100,15 @@ H800_400G = Testbed(
         "llama-2-13b": 26 * NS_PER_MS,
         "llama-2-70b": 140 * NS_PER_MS,
     },
+    loads_in_turn=True,
 )
 """λScale's: 12 hosts of 2 H800, one NIC of 400 Gb/s each, executors warm beforehand.
 
 Source: arXiv 2502.09922, evaluation. Host memory and SSD from its 70B model, 137.95 GB
-in 2.55 s and in 30 s (its artifact's settings say 5 GB/s for the disk). Decode times
-are those with which it emulates. NVIDIA's data sheets: 989 TFLOPS, 3.35 TB/s, and the
-H800's NVLink, 400 GB/s in both directions together. Assumed: shares, latency, price.
+in 2.55 s and in 30 s (its artifact's settings say 5 GB/s for the disk); 54 GB/s is what
+one PCIe 5.0 bus gives, so its accelerators load in turn. Decode times are those with
+which it emulates. NVIDIA's data sheets: 989 TFLOPS, 3.35 TB/s, and the H800's NVLink,
+400 GB/s in both directions together. Assumed: shares, latency, price.
 """
 
 H800_400G_COLD = dataclasses.replace(

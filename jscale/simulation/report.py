@@ -142,9 +142,9 @@ def _caption(rows: Rows) -> str:
         return ""
     return (
         "TTFT and gap (a request's longest wait between two tokens) in seconds, TPOT "
-        "in ms. P90 × and GPU ± are against\n"
+        "in ms. P90 × and GPU ± are against "
         f"{rows[0][0]}. SLO: requests within it. peak: workers at a time. outs: "
-        "workers that were added. step, whole: median time\n"
+        "workers that were added. step, whole: median time "
         "from asking for one until it computes anything, and until it holds all blocks."
     )
 

@@ -1,7 +1,7 @@
 """`simulate_run`: one system, one model, one trace."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jscale.core.errors import ConfigError
 from jscale.simulation.course import Run
@@ -26,6 +26,7 @@ def simulate_run(
     num_workers: int = 1,
     scale_requests: Sequence[ScaleRequest] = (),
     faults: Sequence[Fault] = (),
+    progress: Callable[[float], None] | None = None,
 ) -> SimulationResult:
     """What the trace's requests see, and what it costs.
 
@@ -41,13 +42,14 @@ def simulate_run(
       num_workers: at the start; 0: a cold cluster.
       scale_requests: besides what an autoscaler asks for.
       faults: what goes wrong when.
+      progress: is told from time to time which share of all requests has ended.
 
     Raises:
       ConfigError: the trace is out of order, or there are fewer devices than workers.
     """
     _check(cluster, trace, num_workers)
     world = World(cluster, model, system, trace, num_workers=num_workers, seed=seed)
-    return Run(world, scale_requests, faults).result()
+    return Run(world, scale_requests, faults, progress=progress).result()
 
 
 def _check(

@@ -78,6 +78,18 @@ MISTAKES = {
     ),
     "two prompts": (["generate", "Once", "upon"], "2 prompts given"),
     "no number": (["scale", "four"], "'four': give the number of workers, 4 say"),
+    "no such trace": (["simulate", "--trace=azure"], "trace 'azure': choose one of"),
+    "a trace that is not there": (
+        ["simulate", "--trace=/nowhere/trace.csv"],
+        "trace /nowhere/trace.csv: No such file or directory",
+    ),
+    "no workers": (["simulate", "--workers=0"], "0 workers: give at least 1"),
+    "a model beyond all": (
+        ["simulate", "--model=llama-3.1-405b"],
+        "model llama-3.1-405b of 812 GB: the 2 H800 of a host of h800-400g hold 144 GB",
+    ),
+    "no such preset": (["simulate", "--preset=dgx"], "preset 'dgx': choose one of"),
+    "no such system": (["simulate", "--system=vllm"], "system 'vllm': choose some of"),
     "one path": (["convert", "/nowhere"], "1 paths given: jscale-convert takes SRC"),
 }
 

@@ -84,9 +84,10 @@ def test_a_scale_out_lasts_from_the_request_to_the_first_step_and_to_the_last_bl
         worker(0, 10, serving_s=0, complete_s=0),
         worker(2, 9, serving_s=2.25, complete_s=3),
         worker(2, 9, serving_s=2.5, complete_s=4),
+        worker(3, 3.5),
     ]
     summary = metrics.summarise(result(workers=workers))
-    assert summary.num_scale_outs == 2
+    assert summary.num_scale_outs == 3
     assert summary.serving_s.p50 == 0.25
     assert summary.serving_s.largest == 0.5
     assert summary.complete_s.mean == 1.5

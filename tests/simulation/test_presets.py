@@ -5,7 +5,13 @@ import pytest
 from jscale.core.errors import ConfigError
 from jscale.core.units import NS_PER_S
 from jscale.simulation.model_shapes import MODELS
-from jscale.simulation.presets import H800_400G, TESTBEDS, find_testbed, model_costs
+from jscale.simulation.presets import (
+    A800_100G,
+    H800_400G,
+    TESTBEDS,
+    find_testbed,
+    model_costs,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,11 +65,15 @@ def test_what_is_not_published_follows_from_the_data_sheet():
     assert costs.max_tokens == pytest.approx((72e9 - 16.06e9) / 131_072, rel=1e-4)
 
 
-def test_two_accelerators_are_one_device_with_both_buses():
+def test_two_accelerators_are_one_device_whose_buses_are_used_as_it_was_published():
     costs = model_costs("llama-2-70b", H800_400G)
     cluster = H800_400G.cluster_for(costs, num_workers=4)
     assert cluster.devices_per_host == 1
-    assert cluster.host_to_device_bytes_per_s == pytest.approx(2 * 54.1e9)
+    assert cluster.host_to_device_bytes_per_s == 54.1e9
+    costs = model_costs("mistral-24b", A800_100G)
+    cluster = A800_100G.cluster_for(costs, num_workers=4)
+    assert cluster.devices_per_host == 4
+    assert cluster.host_to_device_bytes_per_s == 2 * 16e9
 
 
 def test_more_workers_than_the_testbed_has_take_more_hosts_of_its_kind():
