@@ -1,10 +1,10 @@
 """One member of the multicast benchmark: a process, led by that of rank 0."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -12,12 +12,11 @@ import time
 import types
 from typing import Any, Self
 
+from multicast_case import REPORT_EVERY_S, name, plan_of
 from multicast_memory import peak_memory_bytes, reset_peak_memory
 
 from jscale.core.errors import PeerLostError, TransportError
 from jscale.core.ids import PlanId, WorkerId
-from jscale.plan import multicast
-from jscale.plan.multicast_plan import MulticastPlan
 from jscale.transport.base import Connection, Handler, Hello, Landing
 from jscale.transport.chunk_memory import ChunkMemory
 from jscale.transport.multicast import (
@@ -33,24 +32,6 @@ TIMEOUT_S = 120.0
 CONNECT_TIMEOUT_S = 30.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """What is measured."""
-
-    plan: str
-    num_members: int
-    size_bytes: int
-    chunk_size_bytes: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """Time until the last member held everything; memory of the largest process."""
-
-    seconds: float
-    peak_memory_bytes: int
-
-
 class MemberProcess(Handler, MulticastObserver):
     """All that one rank does. Owned by the main thread; callbacks only queue."""
 
@@ -62,6 +43,7 @@ class MemberProcess(Handler, MulticastObserver):
         port: int,
         size_bytes: int,
         link_rate_bytes_per_s: float | None,
+        is_restarted: bool = False,
     ) -> None:
         self._addresses = addresses
         self._rank = rank
@@ -71,29 +53,30 @@ class MemberProcess(Handler, MulticastObserver):
         self._inbox: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
         self._connections: dict[WorkerId, Connection] = {}
         self._connected = threading.Condition()
-        self._num_runs = 0
+        self._is_restarted = is_restarted
+        self._link = LinkPacer(link_rate_bytes_per_s) if link_rate_bytes_per_s else None
+        self._member: MulticastMember | None = None
+        self._kill_share: float | None = None
+        self._landings: list[tuple[int, float]] = []
+        self._started_s = self._told_s = 0.0
         self._transport = open_transport(
             "tcp://",
-            Hello(_name(rank), b"bench"),
-            link=LinkPacer(link_rate_bytes_per_s) if link_rate_bytes_per_s else None,
+            Hello(name(rank), b"bench"),
+            link=self._link,
             timeout_s=20.0,
         )
 
     def __enter__(self) -> Self:
-        """Connects every two ranks, so that no case pays for it."""
+        """Connects every two ranks, so that no case pays for it.
+
+        The later connects; one that was killed and restarted, to all.
+        """
         host = self._addresses[self._rank]
         self._transport.listen(f"tcp://{host}:{self._port + self._rank}", self)
-        for rank in range(self._rank):
+        others = set(range(len(self._addresses))) - {self._rank}
+        for rank in others if self._is_restarted else range(self._rank):
             self.opened(self._dial(rank))
-        with self._connected:
-            num_peers = len(self._addresses) - 1
-            if not self._connected.wait_for(
-                lambda: len(self._connections) == num_peers, CONNECT_TIMEOUT_S
-            ):
-                raise TransportError(
-                    f"{len(self._connections)} of {num_peers} members are there after "
-                    f"{CONNECT_TIMEOUT_S:g} s; is every rank started?"
-                )
+        self.wait_for_all()
         return self
 
     def __exit__(
@@ -103,54 +86,121 @@ class MemberProcess(Handler, MulticastObserver):
         traceback: types.TracebackType | None,
     ) -> None:
         if self._rank == 0:
-            with contextlib.suppress(PeerLostError):
-                self._tell_all(len(self._addresses), "bye")
+            with contextlib.suppress(TransportError):
+                self.wait_for_all()
+            for rank in range(1, len(self._addresses)):
+                with contextlib.suppress(PeerLostError, KeyError):
+                    self.tell(rank, "bye")
         self._transport.close()
-
-    def lead(self, case: Case) -> Result:
-        """Runs a case with the ranks below `num_members`; for rank 0."""
-        self._num_runs += 1
-        run = self._num_runs
-        description = dataclasses.asdict(case) | {"run": run}
-        if case.plan == "gloo":
-            return self._lead_gloo(case, description)
-        member = self._member(case, run)
-        self._tell_all(case.num_members, "prepare", description)
-        self._collect(case.num_members, "ready")
-        started_s = time.monotonic()
-        member.start()
-        self._collect(case.num_members, "complete")
-        seconds = time.monotonic() - started_s
-        self._tell_all(case.num_members, "check", {"digest": self._memory.digest()})
-        reports = self._collect(case.num_members, "checked")
-        self._router.remove(PlanId(run))
-        member.close()
-        peaks = [report["peak_memory_bytes"] for report in reports]
-        return Result(seconds, max([*peaks, peak_memory_bytes()]))
 
     def follow(self) -> None:
         """Does what rank 0 says until it says bye, or is gone."""
-        member: MulticastMember | None = None
         while True:
-            what, arguments = self._inbox.get()
+            what, arguments = self.next_message()
             match what:
                 case "prepare":
-                    run = arguments.pop("run")
-                    case = Case(**arguments)
                     reset_peak_memory()
-                    member = self._member(case, run)
-                    member.start()
-                    self._tell(0, "ready")
-                case "landed_all":
-                    self._tell(0, "complete")
+                    self.prepare(**arguments)
+                    self.tell(0, "ready")
+                case "go":
+                    self.go()
+                case "follow":
+                    self.go_on_by(**arguments)
+                case "pace":
+                    self._pace(arguments["bytes_per_s"])
+                case "progress" | "complete":
+                    self.tell(0, what, {"rank": self._rank} | arguments)
                 case "check":
-                    self._check(arguments["digest"], member)
+                    self._check(arguments["digest"])
                 case "gloo":
-                    _gloo(self._addresses, self._rank, self._port, **arguments)
+                    run_gloo(self._addresses, self._rank, self._port, **arguments)
                 case "bye":
                     return
-                case "lost" if arguments["peer"] == _name(0):
+                case "lost" if arguments["peer"] == name(0):
                     raise PeerLostError("rank 0 is gone")
+
+    def prepare(
+        self,
+        run: int,
+        chunk_size_bytes: int,
+        plan: dict[str, Any],
+        *,
+        is_source: bool = False,
+        kill_share: float | None = None,
+    ) -> None:
+        """Takes part in a plan, from `go` on."""
+        self._memory.cut(chunk_size_bytes)
+        if is_source:
+            self._memory.fill(run)
+        self._kill_share = kill_share
+        self._landings = []
+        self._told_s = time.monotonic()
+        made = plan_of(**plan, num_chunks=self._memory.num_chunks)
+        self._member = MulticastMember(
+            PlanId(run), made, name(self._rank), self._memory, self
+        )
+        self._router.add(self._member)
+
+    def go(self) -> None:
+        """Begins."""
+        assert self._member is not None
+        self._started_s = time.monotonic()
+        self._member.start()
+
+    def go_on_by(self, run: int, plan: dict[str, Any]) -> None:
+        """Another plan in place of the last."""
+        assert self._member is not None
+        made = plan_of(**plan, num_chunks=self._memory.num_chunks)
+        self._router.follow(self._member, PlanId(run), made)
+
+    def end(self) -> None:
+        """Takes part no more."""
+        assert self._member is not None
+        self._router.remove(self._member.plan_id)
+        self._member.close()
+
+    def digest(self) -> str:
+        """Of all bytes."""
+        return self._memory.digest()
+
+    @property
+    def num_chunks(self) -> int:
+        """As they were cut last."""
+        return self._memory.num_chunks
+
+    def wait_for_all(self) -> None:
+        """Returns when every other rank is connected.
+
+        Raises:
+          TransportError: somebody is not, for too long.
+        """
+        num_peers = len(self._addresses) - 1
+        with self._connected:
+            if not self._connected.wait_for(
+                lambda: len(self._connections) == num_peers, CONNECT_TIMEOUT_S
+            ):
+                raise TransportError(
+                    f"{len(self._connections)} of {num_peers} members are there after "
+                    f"{CONNECT_TIMEOUT_S:g} s; is every rank started?"
+                )
+
+    def next_message(self) -> tuple[str, dict[str, Any]]:
+        """What another rank said, or happened here.
+
+        Raises:
+          TransportError: nothing, for too long.
+        """
+        try:
+            return self._inbox.get(timeout=TIMEOUT_S)
+        except queue.Empty:
+            raise TransportError(f"nothing was said for {TIMEOUT_S:g} s") from None
+
+    def tell(
+        self, rank: int, what: str, arguments: dict[str, Any] | None = None
+    ) -> None:
+        """Says something to one rank."""
+        payload = json.dumps(arguments or {}).encode()
+        self._connections[name(rank)].send_message(what.encode(), payload)
 
     # --- callbacks, on receive threads -------------------------------------------
 
@@ -183,13 +233,25 @@ class MemberProcess(Handler, MulticastObserver):
     def lost(self, connection: Connection, error: PeerLostError) -> None:
         """The main thread decides what it means."""
         del error
+        self._router.lost(connection)
+        with self._connected:
+            if self._connections.get(connection.peer) is connection:
+                del self._connections[connection.peer]
         self._inbox.put(("lost", {"peer": connection.peer}))
 
     def chunk_landed(self, plan: PlanId, chunk: int, region: int | None) -> None:
-        """The last one makes this member complete."""
-        del plan, chunk, region
+        """Tells progress; the last one makes this member complete."""
+        del plan, region
+        now_s = time.monotonic()
+        self._landings.append((chunk, now_s - self._started_s))
+        num_held = len(self._landings)
+        if self._kill_share and num_held >= self._kill_share * self._memory.num_chunks:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self._memory.is_full:
-            self._inbox.put(("landed_all", {}))
+            self._inbox.put(("complete", {}))
+        elif now_s - self._told_s >= REPORT_EVERY_S:
+            self._told_s = now_s
+            self._inbox.put(("progress", {"num_held": num_held}))
 
     def peer_lost(self, plan: PlanId, peer: WorkerId) -> None:
         """Told by `lost` already."""
@@ -210,72 +272,19 @@ class MemberProcess(Handler, MulticastObserver):
                     raise
                 time.sleep(0.05)
 
-    def _member(self, case: Case, run: int) -> MulticastMember:
-        self._memory.cut(case.chunk_size_bytes)
-        if self._rank == 0:
-            self._memory.fill()
-        names = [_name(rank) for rank in range(case.num_members)]
-        plan: MulticastPlan = multicast(
-            names[:1], names[1:], self._memory.num_chunks, kind=case.plan
-        )
-        me = _name(self._rank)
-        member = MulticastMember(PlanId(run), plan, me, self._memory, self)
-        self._router.add(member)
-        return member
+    def _pace(self, bytes_per_s: float) -> None:
+        assert self._link is not None
+        self._link.change_rate(bytes_per_s)
 
-    def _check(self, digest: str, member: MulticastMember | None) -> None:
-        assert member is not None
-        self._router.remove(member.plan_id)
-        member.close()
+    def _check(self, digest: str) -> None:
+        self.end()
         peak = peak_memory_bytes()
         if self._memory.digest() != digest:
             raise AssertionError(f"rank {self._rank} does not hold what rank 0 sent")
-        self._tell(0, "checked", {"peak_memory_bytes": peak})
-
-    def _lead_gloo(self, case: Case, description: dict[str, Any]) -> Result:
-        arguments = {
-            "num_members": case.num_members,
-            "size_bytes": case.size_bytes,
-            "run": description["run"],
-        }
-        self._tell_all(case.num_members, "gloo", arguments)
-        seconds, peak = _gloo(self._addresses, 0, self._port, **arguments)
-        return Result(seconds, peak)
-
-    def _tell(
-        self, rank: int, what: str, arguments: dict[str, Any] | None = None
-    ) -> None:
-        payload = json.dumps(arguments or {}).encode()
-        self._connections[_name(rank)].send_message(what.encode(), payload)
-
-    def _tell_all(
-        self, num_members: int, what: str, arguments: dict[str, Any] | None = None
-    ) -> None:
-        for rank in range(1, num_members):
-            self._tell(rank, what, arguments)
-
-    def _collect(self, num_members: int, expected: str) -> list[dict[str, Any]]:
-        """What each of the others answers; all must say the same word."""
-        answers = []
-        while len(answers) < num_members - 1:
-            try:
-                what, arguments = self._inbox.get(timeout=TIMEOUT_S)
-            except queue.Empty:
-                raise TransportError(
-                    f"{len(answers)} of {num_members - 1} said {expected!r} within "
-                    f"{TIMEOUT_S:g} s"
-                ) from None
-            if what != expected:
-                raise TransportError(f"expected {expected!r}, got {what!r} {arguments}")
-            answers.append(arguments)
-        return answers
+        self.tell(0, "checked", {"peak_memory_bytes": peak, "landings": self._landings})
 
 
-def _name(rank: int) -> WorkerId:
-    return WorkerId(f"w{rank}")
-
-
-def _gloo(
+def run_gloo(
     addresses: list[str],
     rank: int,
     port: int,

@@ -42,6 +42,11 @@ class Lane:
         """How long that many bytes take on an idle lane."""
         return int(size_bytes * NS_PER_S / self._rate_bytes_per_s)
 
+    def change_rate(self, rate_bytes_per_s: float) -> None:
+        """From now on."""
+        assert rate_bytes_per_s > 0, rate_bytes_per_s
+        self._rate_bytes_per_s = rate_bytes_per_s
+
     def _reserve(self, size_bytes: int, start_ns: int) -> int:
         """When the bytes have crossed, if the first of them sets out at `start_ns`."""
         earliest_ns = start_ns - self._burst_ns
@@ -60,3 +65,8 @@ class LinkPacer:
         """A link that carries this rate in each direction at once."""
         self.outgoing = Lane(rate_bytes_per_s)
         self.incoming = Lane(rate_bytes_per_s)
+
+    def change_rate(self, rate_bytes_per_s: float) -> None:
+        """From now on it carries this rate."""
+        self.outgoing.change_rate(rate_bytes_per_s)
+        self.incoming.change_rate(rate_bytes_per_s)

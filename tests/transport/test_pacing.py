@@ -1,5 +1,5 @@
 from jscale.core.units import NS_PER_MS, NS_PER_S
-from jscale.transport.pacing import BURST_NS, Lane
+from jscale.transport.pacing import BURST_NS, Lane, LinkPacer
 
 RATE_BYTES_PER_S = 1e6
 MS = NS_PER_MS
@@ -20,6 +20,12 @@ def test_a_late_user_catches_up_at_most_a_burst():
     assert lane.delay_ns(10_000, now_ns=109 * MS) == 9 * MS
     # 20 ms late: 2 of them are made up for.
     assert lane.delay_ns(10_000, now_ns=138 * MS) == 8 * MS
+
+
+def test_a_link_that_becomes_slower_is_so_in_both_directions():
+    link = LinkPacer(RATE_BYTES_PER_S)
+    link.change_rate(RATE_BYTES_PER_S / 4)
+    assert link.outgoing.duration_ns(1000) == link.incoming.duration_ns(1000) == 4 * MS
 
 
 def test_the_rate_holds_over_time_however_late_the_user_wakes():
