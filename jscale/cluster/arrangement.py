@@ -11,6 +11,7 @@ from jscale.plan.arrangement import multicast_over
 from jscale.plan.binomial import BinomialPlan
 from jscale.plan.kinds import PLAN_KINDS
 from jscale.plan.multicast_plan import MulticastPlan
+from jscale.plan.stragglers import StragglerWatch, with_rates
 from jscale.plan.subgroups import SubgroupPlan, deal
 
 SPARES_MAX = 2
@@ -28,7 +29,12 @@ CHUNKS_MODELLED = 256
 
 
 def arrange(
-    plan: PlanId, roster: Roster, targets: Sequence[WorkerId], *, kind: str | None
+    plan: PlanId,
+    roster: Roster,
+    targets: Sequence[WorkerId],
+    *,
+    kind: str | None,
+    watch: StragglerWatch | None = None,
 ) -> JoinMulticast:
     """The multicast that brings targets what they lack, from those that hold it all.
 
@@ -40,13 +46,16 @@ def arrange(
       roster: there is at least one that can send.
       targets: at least one.
       kind: a key of `PLAN_KINDS`; None: what suits the links.
+      watch: knows who was slow in the plan before.
     """
     by_bundle: dict[str, list[WorkerId]] = {}
     for worker in roster.senders:
         bundle = roster[worker].bundle
         by_bundle.setdefault(bundle.sha256 if bundle else "", []).append(worker)
-    holders = max(by_bundle.values(), key=len)[: len(targets) + SPARES_MAX]
-    topology = _topology(roster, [*holders, *targets])
+    holders = max(by_bundle.values(), key=len)
+    holders.sort(key=lambda worker: roster[worker].outbound_busy)
+    holders = holders[: len(targets) + SPARES_MAX]
+    topology = _topology(roster, [*holders, *targets], watch)
     if topology is None or len(targets) > TARGETS_MODELLED_MAX:
         groups = deal(holders, targets)
         chosen = kind or BinomialPlan.kind
@@ -92,9 +101,12 @@ def plan_of(
 
 
 def _topology(
-    workers: Mapping[WorkerId, WorkerRecord], members: Sequence[WorkerId]
+    workers: Mapping[WorkerId, WorkerRecord],
+    members: Sequence[WorkerId],
+    watch: StragglerWatch | None,
 ) -> Topology | None:
-    """The links as workers told them; None: all alike, as far as is known."""
+    """The links as told and as seen; None: all alike, as far as is known."""
+    slow = watch.rates_bytes_per_s if watch is not None else {}
     records = [workers[member] for member in members]
     is_used = any(record.outbound_busy or record.inbound_busy for record in records)
     known = [record.link_bytes_per_s for record in records if record.link_bytes_per_s]
@@ -102,11 +114,12 @@ def _topology(
     for record in records:
         hosts.setdefault(record.host or f"alone {record.worker}", []).append(record)
     is_alike = len(set(known)) <= 1 and len({record.leaf for record in records}) == 1
-    if is_alike and not is_used and len(hosts) == len(records):
+    if is_alike and not is_used and not slow and len(hosts) == len(records):
         return None
     # What nobody told is taken to be the fastest that somebody did.
-    usual = max(known, default=1e9)
-    return Topology(
+    seen = watch.usual_bytes_per_s if watch is not None else 0.0
+    usual = max(known, default=seen or 1e9)
+    topology = Topology(
         tuple(
             Host(
                 workers=tuple(record.worker for record in here),
@@ -117,6 +130,7 @@ def _topology(
             for rate in [max(r.link_bytes_per_s for r in here) or usual]
         )
     )
+    return with_rates(topology, slow)
 
 
 def _nic(records: Sequence[WorkerRecord], rate_bytes_per_s: float) -> Nic:

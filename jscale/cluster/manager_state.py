@@ -111,6 +111,7 @@ class ManagerState:
         self._multicasts = MulticastBook(
             self._roster,
             self._effects.append,
+            spec,
             kind=self._policy.multicast_kind,
             first_id=first_id(epoch),
         )
@@ -221,6 +222,9 @@ class ManagerState:
                     bundle=report.bundle,
                 )
             case messages.TransferProgressed():
+                self._multicasts.progressed(
+                    worker, report.plan, report.received_bytes, now_ns
+                )
                 self._roster.update(
                     worker,
                     received_bytes=report.received_bytes,

@@ -100,7 +100,10 @@ class ExecutablesReady(Message, frozen=True):
 
 
 class TransferProgressed(Message, frozen=True):
-    """How far a multicast has come at this member."""
+    """How far a multicast has come at this member.
+
+    `received_bytes` counts all that it holds, also by earlier plans.
+    """
 
     plan: PlanId
     received_bytes: int

@@ -10,12 +10,14 @@ from collections.abc import Callable
 
 import msgspec
 
-from jscale.cluster.arrangement import arrange
+from jscale.cluster.arrangement import TARGETS_MODELLED_MAX, arrange, plan_of
 from jscale.cluster.effects import Effect, TellWorker
-from jscale.cluster.messages import CancelMulticast
+from jscale.cluster.messages import CancelMulticast, JoinMulticast, ModelSpec
 from jscale.cluster.records import TransferRecord
 from jscale.cluster.roster import Roster
+from jscale.core.chunks import ChunkTable
 from jscale.core.ids import PlanId, WorkerId
+from jscale.plan.stragglers import StragglerWatch
 
 RETRY_NS = 500_000_000
 """How long a worker whose transfer failed waits for the next try."""
@@ -39,17 +41,20 @@ class MulticastBook:
         self,
         roster: Roster,
         emit: Callable[[Effect], None],
+        spec: ModelSpec,
         *,
         kind: str | None,
         first_id: int = 0,
     ) -> None:
         """No multicast; plans are numbered from after `first_id`."""
         self._roster = roster
+        self._spec = spec
         self._emit = emit
         self._kind = kind
         self._next = first_id + 1
         self._transfer: TransferRecord | None = None
         self._is_broken = False
+        self._watch: StragglerWatch | None = None
 
     @property
     def transfer(self) -> TransferRecord | None:
@@ -77,6 +82,16 @@ class MulticastBook:
             pending=transfer.pending - {worker},
         )
         self._is_broken = True
+
+    def progressed(
+        self, worker: WorkerId, plan: PlanId, held_bytes: int, now_ns: int
+    ) -> None:
+        """A member holds so much now; whoever is found slow is sent the rest last."""
+        transfer = self._transfer
+        if transfer is None or plan != transfer.plan or self._watch is None:
+            return
+        if self._watch.reported(worker, held_bytes, now_ns):
+            self._is_broken = True
 
     def ended(
         self, worker: WorkerId, plan: PlanId, missing_chunks: int, now_ns: int
@@ -136,7 +151,10 @@ class MulticastBook:
         """Has everyone join a new plan, and leaves behind who is no part of it."""
         plan = PlanId(self._next)
         self._next += 1
-        command = arrange(plan, self._roster, targets, kind=self._kind)
+        command = arrange(
+            plan, self._roster, targets, kind=self._kind, watch=self._watch
+        )
+        self._watch_over(command, now_ns)
         members = {member.worker for member in command.members}
         if self._transfer is not None:
             self._cancel(self._transfer.members - members)
@@ -155,7 +173,23 @@ class MulticastBook:
         if self._is_broken or self._transfer.pending:
             self._cancel(self._transfer.members)
         self._transfer = None
+        self._watch = None
         self._is_broken = False
+
+    def _watch_over(self, command: JoinMulticast, now_ns: int) -> None:
+        """Looks out for slow members, where there are others to suffer from them."""
+        if not 2 <= len(command.targets) <= TARGETS_MODELLED_MAX:
+            self._watch = None
+            return
+        bundle_bytes = command.bundle.size_bytes if command.bundle else 0
+        sizes_bytes = (bundle_bytes, *self._spec.block_sizes_bytes)
+        chunks = ChunkTable(sizes_bytes, self._spec.chunk_size_bytes)
+        num_leading = len(chunks.chunks_of(0))
+        plan = plan_of(command, chunks.num_chunks, num_leading=num_leading)
+        if self._watch is None:
+            self._watch = StragglerWatch(plan, sum(sizes_bytes), now_ns)
+        else:
+            self._watch.follow(plan, now_ns)
 
     def _cancel(self, workers: frozenset[WorkerId]) -> None:
         assert self._transfer is not None

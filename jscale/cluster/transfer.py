@@ -117,8 +117,10 @@ class _Observer(MulticastObserver):
         self._post = post
         self._store = store
         self._lock = threading.Lock()
-        self._received_bytes = 0
-        self._told_bytes = 0
+        chunks = store.chunks
+        held = [c for c in range(chunks.num_chunks) if store.holds_chunk(c)]
+        self._received_bytes = sum(chunks.chunk(chunk).size_bytes for chunk in held)
+        self._told_bytes = self._received_bytes
         self._told_ns = time.monotonic_ns()
 
     def chunk_landed(self, plan: PlanId, chunk: int, region: int | None) -> None:

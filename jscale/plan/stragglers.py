@@ -110,6 +110,11 @@ class StragglerWatch:
         """Slow members, and the rate at which each received when it was found."""
         return self._rates
 
+    @property
+    def usual_bytes_per_s(self) -> float:
+        """The rate at which members receive that are not slow; 0 if none was seen."""
+        return self._usual_bytes_per_s
+
     def follow(self, plan: MulticastPlan, now_ns: int) -> None:
         """Goes on with another plan: who is slow remains so, others start anew."""
         self._begin_ns = now_ns

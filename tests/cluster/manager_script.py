@@ -41,6 +41,7 @@ class ManagerScript:
         num_workers: int | None,
         epoch: int = 0,
         policy: ManagerPolicy | None = None,
+        block_kib: int = 8,
     ) -> None:
         self.now_ns = 0
         self.spec = messages.ModelSpec(
@@ -48,7 +49,7 @@ class ManagerScript:
             manifest=b"",
             engine=EngineConfig(),
             chunk_size_bytes=4096,
-            block_sizes_bytes=(8192,) * num_blocks,
+            block_sizes_bytes=(block_kib * 1024,) * num_blocks,
         )
         self.state = ManagerState(
             self.spec,
@@ -137,6 +138,17 @@ class ManagerScript:
         """`ended 1 w2 [5]`: its part of the plan is over, 5 chunks are missing."""
         ended = messages.TransferEnded(PlanId(read_id(plan)), int(missing))
         return [self._report(worker, ended)]
+
+    def do_progress(self, plan: str, *words: str) -> list[events.Event]:
+        """`progress 1 w1=300 w2=75`: they hold so many KiB by now."""
+        reports = []
+        for word in words:
+            worker, _, kib = word.partition("=")
+            progressed = messages.TransferProgressed(
+                PlanId(read_id(plan)), int(kib) * 1024, 0.0
+            )
+            reports.append(self._report(worker, progressed))
+        return reports
 
     def do_lost(self, worker: str, peer: str) -> list[events.Event]:
         """`lost w1 w2`: w1 says that its connection to w2 broke."""
@@ -331,8 +343,8 @@ def show_stages(spec: PipelineSpec) -> str:
 def transcript(script: str) -> str:
     """The script with what was wanted done below each line.
 
-    Its first line sets up: `manager blocks=4 workers=1 [epoch=2]` (or
-    `workers=any`); and `autoscale=anticipating min=1 max=4 scale_out_ms=2000`.
+    Its first line sets up: `manager blocks=4 workers=1 [epoch=2]
+    [block_kib=8]` (or `workers=any`); and `autoscale=anticipating min=1 max=4 scale_out_ms=2000`.
     """
     runner: ManagerScript | None = None
     lines: list[str] = []
@@ -351,6 +363,7 @@ def transcript(script: str) -> str:
                 None if wanted == "any" else int(wanted),
                 int(settings.get("epoch", 0)),
                 read_policy(settings),
+                int(settings.get("block_kib", 8)),
             )
             continue
         assert runner is not None, "a script starts with `manager …`"
