@@ -1,7 +1,6 @@
 """A stream to another process that is kept open for as long as it is wanted."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ from absl import logging
 from grpc import StatusCode, aio
 
 from jscale.cluster import rpc
+from jscale.cluster.outgoing import Outgoing
 from jscale.core.errors import UnavailableError
 
 CONNECT_TIMEOUT_S = 1.0
@@ -43,7 +43,7 @@ class Link:
         self._on_attached = on_attached
         self._on_message = on_message
         self._on_lost = on_lost
-        self._outgoing: asyncio.Queue[Any] | None = None
+        self._outgoing: Outgoing | None = None
         self._last_said = ""
 
     @property
@@ -54,7 +54,7 @@ class Link:
     def send(self, message: Any) -> None:
         """Queues the message, in order; dropped when the link is not attached."""
         if self._outgoing is not None:
-            self._outgoing.put_nowait(message)
+            self._outgoing.put(message)
 
     async def run(self) -> None:
         """Keeps the link until cancelled, or until `on_message` raises.
@@ -79,11 +79,11 @@ class Link:
     async def _attach(self, channel: aio.Channel) -> bool:
         """One stream from its start to its end; whether the other side said a word."""
         call = self._stream.open(channel, self._token)
-        outgoing: asyncio.Queue[Any] = asyncio.Queue()
+        outgoing = Outgoing(call.write, call.cancel)
         if self._hello is not None:
-            outgoing.put_nowait(self._hello)
+            outgoing.put(self._hello)
         self._outgoing = outgoing
-        pump = asyncio.create_task(_pump(call, outgoing))
+        pump = asyncio.create_task(outgoing.run())
         said_a_word = False
         reason = "it closed the stream"
         try:
@@ -113,10 +113,3 @@ class Link:
         if text != self._last_said:
             logging.info("%s", text)
         self._last_said = text
-
-
-async def _pump(call: Any, outgoing: asyncio.Queue[Any]) -> None:
-    """Writes what is queued; ends with the stream, of which the reader tells."""
-    with contextlib.suppress(aio.AioRpcError, aio.BaseError, asyncio.InvalidStateError):
-        while True:
-            await call.write(await outgoing.get())

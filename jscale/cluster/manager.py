@@ -1,7 +1,6 @@
 """The manager's process: streams in, `ManagerState`, streams out."""
 
 import asyncio
-import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,6 +21,7 @@ from jscale.cluster.effects import (
 )
 from jscale.cluster.manager_state import ManagerPolicy, ManagerState
 from jscale.cluster.model_spec import load_model_spec
+from jscale.cluster.outgoing import Outgoing, outgoing
 from jscale.cluster.ready_file import write_ready_file
 from jscale.core.ids import WorkerId
 from jscale.core.units import NS_PER_MS
@@ -62,10 +62,10 @@ class Manager:
     def __init__(self, state: ManagerState, config: ManagerConfig) -> None:
         self._state = state
         self._config = config
-        self._workers: dict[WorkerId, asyncio.Queue[messages.WorkerCommand]] = {}
+        self._workers: dict[WorkerId, Outgoing] = {}
         self._addresses: dict[WorkerId, str] = {}
-        self._gateways: dict[str, asyncio.Queue[messages.GatewayCommand]] = {}
-        self._launcher: asyncio.Queue[messages.LauncherCommand] | None = None
+        self._gateways: dict[str, Outgoing] = {}
+        self._launcher: Outgoing | None = None
 
     async def serve(self) -> None:
         """Listens and runs until the process is told to stop."""
@@ -129,16 +129,16 @@ class Manager:
             case TellWorker(worker, command):
                 logging.info("tell worker=%s %s", worker, type(command).__name__)
                 if worker in self._workers:
-                    self._workers[worker].put_nowait(command)
+                    self._workers[worker].put(command)
             case TellGateway(gateway, command):
                 if gateway in self._gateways:
-                    self._gateways[gateway].put_nowait(command)
+                    self._gateways[gateway].put(command)
             case TellGateways(command):
                 for queue in self._gateways.values():
-                    queue.put_nowait(command)
+                    queue.put(command)
             case TellLauncher(command):
                 if self._launcher is not None:
-                    self._launcher.put_nowait(command)
+                    self._launcher.put(command)
 
     async def _serve_worker(
         self, incoming: AsyncIterator[messages.WorkerReport], write: Write
@@ -157,7 +157,7 @@ class Manager:
                 )
             )
             return
-        async with _outgoing(write) as queue:
+        async with outgoing(write) as queue:
             self._workers[worker] = queue
             self._addresses[worker] = hello.data_address
             logging.info("attached worker=%s blocks=%d", worker, len(hello.blocks))
@@ -183,7 +183,7 @@ class Manager:
             return
         assert isinstance(hello, messages.GatewayHello)
         gateway = hello.gateway
-        async with _outgoing(write) as queue:
+        async with outgoing(write) as queue:
             self._gateways[gateway] = queue
             self._step(events.GatewayAttached(hello))
             try:
@@ -209,7 +209,7 @@ class Manager:
             await write(messages.Refuse(why))
             return
         assert isinstance(hello, messages.LauncherHello)
-        async with _outgoing(write) as queue:
+        async with outgoing(write) as queue:
             self._launcher = queue
             self._step(
                 events.LauncherAttached(
@@ -238,21 +238,3 @@ def _refusal(hello: object, expected: type) -> str | None:
             f"install the same jscale everywhere"
         )
     return None
-
-
-@contextlib.asynccontextmanager
-async def _outgoing(write: Write) -> AsyncIterator[asyncio.Queue[Any]]:
-    """A queue whose messages are written in order until the block is left."""
-    queue: asyncio.Queue[Any] = asyncio.Queue()
-
-    async def pump() -> None:
-        while True:
-            await write(await queue.get())
-
-    task = asyncio.create_task(pump())
-    try:
-        yield queue
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, aio.BaseError):
-            await task

@@ -9,6 +9,7 @@ from typing import Any
 from absl import logging
 
 from jscale.cluster.device import Device
+from jscale.cluster.outgoing import Outgoing, outgoing
 from jscale.pipeline.messages import (
     Cancel,
     ServeCommand,
@@ -25,7 +26,7 @@ class GatewayStreams:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queues: dict[str, asyncio.Queue[ServeEvents]] = {}
+        self._queues: dict[str, Outgoing] = {}
         self._next_name = 0
         self.device: Device | None = None
 
@@ -35,11 +36,11 @@ class GatewayStreams:
 
     def _put(self, gateway: str, events: ServeEvents) -> None:
         if gateway in self._queues:
-            self._queues[gateway].put_nowait(events)
+            self._queues[gateway].put(events)
 
     async def flushed(self, timeout_s: float) -> None:
         """Returns when every gateway was told what it is to be told, or in time."""
-        waits = [queue.join() for queue in self._queues.values()]
+        waits = [queue.flushed() for queue in self._queues.values()]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*waits), timeout_s)
 
@@ -51,29 +52,18 @@ class GatewayStreams:
         """One gateway's stream, until it ends; what it submitted ends with it."""
         gateway = f"g{self._next_name}"
         self._next_name += 1
-        queue: asyncio.Queue[ServeEvents] = asyncio.Queue()
-        self._queues[gateway] = queue
-
-        async def pump() -> None:
-            while True:
-                events = await queue.get()
-                try:
-                    await write(events)
-                finally:
-                    queue.task_done()
-
-        task = asyncio.create_task(pump())
         logging.info("gateway attached gateway=%s", gateway)
-        try:
-            async for command in incoming:
-                if self.device is not None:  # Else no pipeline can be open yet.
-                    self.device.post(partial(_obey, gateway, command.commands))
-        finally:
-            del self._queues[gateway]
-            task.cancel()
-            if self.device is not None:
-                self.device.post(lambda host: host.forget_gateway(gateway))
-            logging.info("gateway detached gateway=%s", gateway)
+        async with outgoing(write) as queue:
+            self._queues[gateway] = queue
+            try:
+                async for command in incoming:
+                    if self.device is not None:  # Else no pipeline can be open yet.
+                        self.device.post(partial(_obey, gateway, command.commands))
+            finally:
+                del self._queues[gateway]
+                if self.device is not None:
+                    self.device.post(lambda host: host.forget_gateway(gateway))
+                logging.info("gateway detached gateway=%s", gateway)
 
 
 def _obey(gateway: str, commands: tuple[ServeCommand, ...], host: StageHost) -> None:

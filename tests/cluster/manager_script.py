@@ -343,8 +343,8 @@ def show_stages(spec: PipelineSpec) -> str:
 def transcript(script: str) -> str:
     """The script with what was wanted done below each line.
 
-    Its first line sets up: `manager blocks=4 workers=1 [epoch=2]
-    [block_kib=8]` (or `workers=any`); and `autoscale=anticipating min=1 max=4 scale_out_ms=2000`.
+    Its first line sets up: `manager blocks=4 workers=1` (or `workers=any`), and then
+    `epoch=2`, `block_kib=8`, `autoscale=anticipating min=1 max=4 scale_out_ms=2000`.
     """
     runner: ManagerScript | None = None
     lines: list[str] = []
