@@ -16,6 +16,7 @@ from jscale.pipeline.messages import ServeCommand, ServeCommands, ServeEvents
 from jscale.proto.v1 import jscale_pb2 as pb
 from jscale.server.decisions import Decision, Deliver, End, Fail, Send
 from jscale.server.gateway_config import GatewayConfig
+from jscale.server.load_reports import LoadReports
 from jscale.server.metrics import ServingMetrics
 from jscale.server.model_facts import ModelFacts
 from jscale.server.request_stream import RequestStream
@@ -25,9 +26,6 @@ from jscale.server.status_view import status_response
 
 TICK_S = 0.05
 """How often time is told to the router: half of the rest of a replica."""
-
-LOAD_TICKS = 2
-"""After so many ticks the manager hears of the load, if it changed."""
 
 NUM_WORKERS_MAX = 4096
 
@@ -65,7 +63,7 @@ class Gateway:
         self._replicas: dict[PipelineId, messages.Replica] = {}
         self._status: messages.StatusChanged | None = None
         self._asked: tuple[int, int] | None = None
-        self._last_load: messages.LoadReported | None = None
+        self._load_reports = LoadReports()
         self._heads: dict[WorkerId, tuple[Link, asyncio.Task[None]]] = {}
         self._manager = Link(
             rpc.ATTACH_GATEWAY,
@@ -150,6 +148,7 @@ class Gateway:
         self._streams[sequence] = self._running[name] = stream
         self._idle.clear()
         self._carry_out(decisions)
+        self._report_load()
         return stream
 
     def forget(self, stream: RequestStream) -> None:
@@ -210,16 +209,16 @@ class Gateway:
         return response
 
     async def _tick(self) -> None:
-        for tick in itertools.count():
+        while True:
             self._carry_out(self._router.tick(self._now_ns()))
-            if tick % LOAD_TICKS == 0 and self._manager.is_attached:
-                self._report_load()
+            self._report_load()
             await asyncio.sleep(TICK_S)
 
     def _report_load(self) -> None:
         load = self._router.load
-        if load != self._last_load:
-            self._last_load = load
+        if self._manager.is_attached and self._load_reports.is_due(
+            load, self._now_ns()
+        ):
             self._manager.send(load)
 
     def _manager_attached(self) -> None:
@@ -230,7 +229,7 @@ class Gateway:
             _, wanted = self._asked
         epoch = 0 if status is None else status.epoch
         self._manager.send(messages.GatewayHello(self._name, wanted, epoch))
-        self._last_load = None
+        self._load_reports.forget()
 
     def _manager_said(self, command: messages.GatewayCommand) -> None:
         match command:

@@ -10,6 +10,7 @@ from jscale.core.units import NS_PER_MS
 from jscale.engine.request import Request, SamplingParams
 from jscale.pipeline.messages import Emitted, ServeCommand, Submit
 from jscale.server.decisions import Decision, Deliver, End, Fail, Send
+from jscale.server.load_reports import REPORT_NS, LoadReports
 from jscale.server.router import Router, RouterConfig
 from jscale.simulation.sequence_progress import SimulatedServeEvent, TokensEmitted
 from jscale.simulation.worker import SimulatedWorker
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 TICK_NS = 50 * NS_PER_MS
 """How often the router is told that time passes, while somebody waits."""
-
-REPORT_NS = 100 * NS_PER_MS
-"""How often the manager is told the load, when it has changed."""
 
 MAX_QUEUED = 1 << 30
 """Simulated requests are never refused: how long they wait is what is asked."""
@@ -49,8 +47,8 @@ class SimulatedGateway:
         self._replicas: dict[PipelineId, messages.Replica] = {}
         self._heads: dict[WorkerId, SimulatedWorker] = {}
         self._is_ticking = False
-        self._told_load: messages.LoadReported | None = None
-        world.clock.after(REPORT_NS, self._report)
+        self._load_reports = LoadReports()
+        world.clock.after(REPORT_NS, self._tell_load)
 
     @property
     def numbers(self) -> dict[int, int]:
@@ -79,6 +77,7 @@ class SimulatedGateway:
             self._ended(sequence, str(error))
         else:
             self._carry_out(decided)
+            self._report()
 
     def scale_to(self, num_workers: int) -> None:
         """Somebody asks for so many workers."""
@@ -99,7 +98,7 @@ class SimulatedGateway:
     def detach(self) -> None:
         """The stream to the manager broke."""
         self.is_attached = False
-        self._told_load = None
+        self._load_reports.forget()
 
     def stop(self) -> None:
         """The process is gone."""
@@ -234,12 +233,14 @@ class SimulatedGateway:
         if self.is_alive:
             self._carry_out(self.router.tick(self._now_ns))
 
+    def _tell_load(self) -> None:
+        if self.is_alive:
+            self._report()
+            self._world.clock.after(TICK_NS, self._tell_load)
+
     def _report(self) -> None:
-        if not self.is_alive:
-            return
-        load = self.router.load
-        if self.is_attached and load != self._told_load:
-            self._told_load = load
+        """Tells the manager the load, as the real gateway does, if that is due."""
+        load, now_ns = self.router.load, self._world.clock.now_ns
+        if self.is_attached and self._load_reports.is_due(load, now_ns):
             manager = self._world.manager
             self._world.streams.send(self, manager, manager.gateway_said, self, load)
-        self._world.clock.after(REPORT_NS, self._report)
