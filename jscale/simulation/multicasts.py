@@ -9,6 +9,7 @@ from jscale.plan.multicast_plan import MulticastPlan
 from jscale.simulation.chunk_store import SimulatedStore
 from jscale.simulation.clock import Timer, VirtualClock
 from jscale.simulation.network import Flow
+from jscale.simulation.rounds import Rounds
 from jscale.transport.multicast_state import (
     Announce,
     Ask,
@@ -67,6 +68,8 @@ class SimulatedMember:
         self._connected: set[WorkerId] = set()
         self._flows: dict[WorkerId, Flow | None] = {}
         self._blocked: WriteChunk | None = None
+        self._rounds: Rounds | None = None
+        self._num_held_back = 0
         self._is_over = True
         self._is_closed = False
         self._stall: Timer | None = None
@@ -76,9 +79,17 @@ class SimulatedMember:
         """It has told that its part has ended."""
         return self._is_over
 
-    def follow(self, plan_id: PlanId, plan: MulticastPlan, held: bytes) -> None:
-        """Goes on by this plan, from what is held."""
+    def follow(
+        self,
+        plan_id: PlanId,
+        plan: MulticastPlan,
+        held: bytes,
+        rounds: Rounds | None = None,
+    ) -> None:
+        """Goes on by this plan, from what is held; in rounds, if there are any."""
         self.plan_id = plan_id
+        self._rounds = rounds
+        self._num_held_back = 0
         self.state = MulticastState(plan, self._me, held)
         self._blocked = None
         self._is_over = False
@@ -110,6 +121,8 @@ class SimulatedMember:
         """The peer is gone, and what is on its way there is for nobody."""
         self._connected.discard(peer)
         self.state.lost(peer)
+        if self._rounds is not None:
+            self._rounds.lost(peer)
         flow = self._flows.pop(peer, None)
         if flow is not None:
             self._edge.abort(flow)
@@ -121,6 +134,8 @@ class SimulatedMember:
         """A chunk has come."""
         self._progress_ns = self._clock.now_ns
         self.state.landed(chunk)
+        if self._rounds is not None:
+            self._rounds.landed(self._me, chunk)
         self.go_on()
 
     def failed(self, peer: WorkerId, chunk: int) -> None:
@@ -145,13 +160,34 @@ class SimulatedMember:
                     self._edge.announce(self.plan_id, peer)
                 case Ask(peer, chunk):
                     self._edge.ask(self.plan_id, peer, chunk)
-                case WriteChunk(peer, chunk):
-                    if peer in self._flows:
-                        self._blocked = action
-                    else:
-                        self._write(peer, chunk)
-        if not self._is_over and not self._flows and self.state.is_over:
+                case WriteChunk() if not self._is_held_back(action):
+                    self._write_or_wait(action)
+        is_idle = not self._flows and not self._num_held_back
+        if is_idle and not self._is_over and self.state.is_over:
             self._end()
+
+    def _is_held_back(self, action: WriteChunk) -> bool:
+        """Whether a later round sends it."""
+        plan_id = self.plan_id
+
+        def send() -> None:
+            if self.plan_id == plan_id and not self._is_closed:
+                self._num_held_back -= 1
+                self._write_or_wait(action)
+                self.go_on()
+
+        if self._rounds is None or not self._rounds.when_open(
+            action.peer, action.chunk, send
+        ):
+            return False
+        self._num_held_back += 1
+        return True
+
+    def _write_or_wait(self, action: WriteChunk) -> None:
+        if action.peer in self._flows:
+            self._blocked = action
+        else:
+            self._write(action.peer, action.chunk)
 
     def _write(self, peer: WorkerId, chunk: int) -> None:
         self._flows[peer] = None

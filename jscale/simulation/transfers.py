@@ -13,13 +13,18 @@ from jscale.simulation.chunk_store import SimulatedStore
 from jscale.simulation.clock import VirtualClock
 from jscale.simulation.multicasts import SimulatedMember
 from jscale.simulation.network import Flow
+from jscale.simulation.rounds import Rounds
 
 
 class Plans:
     """Every plan once, though each member could compute it: they are immutable."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: VirtualClock, barrier_ns: int | None = None) -> None:
+        """None yet; with a barrier, members go by rounds."""
+        self._clock = clock
+        self._barrier_ns = barrier_ns
         self._plans: dict[PlanId, MulticastPlan] = {}
+        self._rounds: dict[PlanId, Rounds] = {}
 
     def find(self, command: JoinMulticast, chunks: ChunkTable) -> MulticastPlan:
         """What the command means."""
@@ -28,7 +33,14 @@ class Plans:
             leading = len(chunks.chunks_of(events.EXECUTABLES_REGION))
             plan = plan_of(command, chunks.num_chunks, num_leading=leading)
             self._plans[command.plan] = plan
+            if self._barrier_ns is not None:
+                rounds = Rounds(plan, self._clock, self._barrier_ns)
+                self._rounds[command.plan] = rounds
         return plan
+
+    def rounds(self, plan: PlanId) -> Rounds | None:
+        """The rounds of a plan that was found, if members go by any."""
+        return self._rounds.get(plan)
 
 
 class Peers(Protocol):
@@ -181,7 +193,12 @@ class SimulatedTransfers:
         if member is None:
             member = SimulatedMember(self._worker, self._store, self, self._clock)
             self.member = member
-        member.follow(command.plan, plan, self._store.held_chunks())
+        rounds, held = self._plans.rounds(command.plan), self._store.held_chunks()
+        if rounds is not None:
+            for chunk in range(self._store.chunks.num_chunks):
+                if self._store.holds(chunk):
+                    rounds.landed(self._worker, chunk)
+        member.follow(command.plan, plan, held, rounds)
         for peer in sorted(member.state.peers):
             if self._peers.connect(peer):
                 member.connected(peer)

@@ -62,7 +62,8 @@ class World:
             self.draws,
         )
         self.recorder = Recorder(self.trace, model.num_accelerators)
-        self.plans = Plans()
+        barrier_ns = system.barrier_ns if system.has_barrier else None
+        self.plans = Plans(self.clock, barrier_ns)
         self.caches = HostCaches(system, self.machines)
         self.spec = model_spec(cluster, model, system, self.trace)
         self.chunks = ChunkTable(
