@@ -31,6 +31,11 @@ class ExecutionPolicy(PipelinePolicy):
     recut_growth: float = 1.5
     """How many times as many blocks targets must run after a re-cut: `worth_recut`."""
 
+    handover_share: float = 0.0
+    """What a hand-over of full batches to another pipeline costs, as a share of the
+    load time. With k sub-groups targets hold the model together after 1/k of it: where
+    a hand-over costs more than half of that, nobody is helped until then."""
+
     merged_share: float = 0.25
     """What each further micro-batch adds to a step, as a share of a step alone: 0 where
     reading the weights takes all the time, 1 where computing rows does."""
@@ -44,6 +49,7 @@ class ExecutionPolicy(PipelinePolicy):
         assert self.max_targets_per_pipeline >= 2, self
         assert self.recut_growth >= 1, self
         assert 0 <= self.merged_share <= 1, self
+        assert self.handover_share >= 0, self
         assert self.sequences_per_replica >= 1, self
 
     def propose(
@@ -101,8 +107,19 @@ class ExecutionPolicy(PipelinePolicy):
             merged_share=self.merged_share,
         )
         helped.keep(running, {w for pipeline in joined for w in pipeline.workers})
-        helped.improve(pools_first=pools_first)
+        if self._is_helpful(holdings):
+            helped.improve(pools_first=pools_first)
         return helped
+
+    def _is_helpful(self, holdings: Holdings) -> bool:
+        """Whether what a source brings is worth the hand-over that follows."""
+        num_sources = len(holdings.complete_workers)
+        num_subgroups = min(num_sources, len(holdings.ready) - num_sources)
+        return (
+            num_subgroups > 0
+            and self.max_pipelines_per_worker > 0
+            and self.handover_share <= 1 / (2 * num_subgroups)
+        )
 
     def _join_targets(
         self,
@@ -142,7 +159,7 @@ class ExecutionPolicy(PipelinePolicy):
         faster, but for what forms covers again.
         """
         num_blocks, num_max = holdings.num_blocks, self.max_targets_per_pipeline
-        is_helpful = bool(holdings.complete_workers and self.max_pipelines_per_worker)
+        is_helpful = self._is_helpful(holdings)
 
         def gain_elsewhere(mask: int) -> float:
             if not is_helpful:
@@ -162,6 +179,47 @@ class ExecutionPolicy(PipelinePolicy):
         covering = {worker for team in made for worker in team}
         rest = [worker for worker in free if worker not in covering]
         return [*made, *covers(holdings.masks, rest, num_blocks, num_max)]
+
+
+def recut_loss(growth: float, handover_share: float, num_blocks: int) -> float:
+    """What a target's time is lost to re-cuts, and to waiting for them, while it loads.
+
+    A re-cut makes live sequences recompute their KV: a share c of the load time, in
+    which the target does nothing else. In return it does more of each token's work, in
+    proportion to the blocks that it runs. If blocks arrive evenly, a target that holds
+    i of n and runs r(i) of them loses (i − r(i)) / n of its time until the next one
+    comes, and its loss, as a share of the load time, is
+
+        c · re-cuts  +  Σ (i − r(i)) / n².
+
+    For n = 8 it is least for g = 1, a re-cut at every block, up to c = 1.7 %, then for
+    1.25 to 1.5 up to 4 %; from 5 % one re-cut on the way is best, and from 20 % none.
+    From 0.5 to 5 % a growth of 1.5 (at 1, 2, 3, 5 and 8 blocks) loses at most 5 % of
+    the load time more than the best. Recomputing a few hundred tokens takes 20 to 100
+    ms where loading takes 2 to 10 s. Where KV is moved, or loading takes less than a
+    second, choose by `best_growth`.
+
+    Args:
+      growth: g, how many times as many blocks a target must run after a re-cut.
+      handover_share: c.
+      num_blocks: n.
+    """
+    running, num_recuts, waited = 0, 0, 0
+    for num_held in range(1, num_blocks + 1):
+        if not running or num_held == num_blocks or num_held >= growth * running:
+            num_recuts += running > 0
+            running = num_held
+        waited += num_held - running
+    return handover_share * num_recuts + waited / num_blocks**2
+
+
+def best_growth(handover_share: float, num_blocks: int) -> float:
+    """The growth that loses least by `recut_loss`, for `ExecutionPolicy.recut_growth`.
+
+    `best_growth(0.03, 8)` is 1.5.
+    """
+    steps = [1 + step / 4 for step in range(4 * num_blocks + 1)]
+    return min(steps, key=lambda g: recut_loss(g, handover_share, num_blocks))
 
 
 HOLDINGS_TRIED_MAX = 256
@@ -198,18 +256,7 @@ def worth_recut(
 ) -> bool:
     """Whether to close one pipeline for another: local, or targets run g× as much.
 
-    Cost model. A re-cut makes live sequences recompute their KV: c seconds of a
-    target's time. In return the target does more of each token's work, in proportion
-    to the blocks it runs. If blocks arrive evenly over the load time T and a re-cut is
-    made whenever the share has grown g-fold, then n blocks take log_g(n) re-cuts, and
-    between two of them the target runs, on average, 2/(1 + g) of what it holds. As it
-    holds half the model on average, the loss in seconds of a target's time is
-
-        c · ln n / ln g  +  T/2 · (g − 1)/(g + 1).
-
-    For n = 8, g = 1.5 is better than 1.25 once c > 1.1 % of T, and better than 2 until
-    c > 3.1 % of T: re-cuts at 1, 2, 3, 5 and 8 blocks. Recomputing a few hundred tokens
-    takes 20 to 100 ms where loading takes 2 to 10 s, so g = 1.5.
+    Why growth, and why 1.5-fold: `recut_loss`.
 
     Args:
       current: what is open.

@@ -100,7 +100,36 @@ def reinforced(
             held = (*held, best)
             if not pools[best]:
                 del pools[best]
+        if len(looked_at) <= ALTERNATIVES_MAX:
+            _replace_by_lesser(team, held, pools, num_blocks)
         yield tuple(team)
+
+
+def _replace_by_lesser(
+    team: list[WorkerId],
+    held: tuple[int, ...],
+    pools: dict[int, deque[WorkerId]],
+    num_blocks: int,
+) -> None:
+    """Puts spares that hold less in the places of those who need not run so much.
+
+    The cover stays as fast, and who holds more is worth more elsewhere.
+    """
+    limit = num_blocks_of_busiest(held, num_blocks)
+    for place, mask in enumerate(held):
+        for lesser in sorted(pools, key=int.bit_count)[:ALTERNATIVES_MAX]:
+            others = (*held[:place], lesser, *held[place + 1 :])
+            if (
+                lesser.bit_count() < mask.bit_count()
+                and functools.reduce(int.__or__, others) == (1 << num_blocks) - 1
+                and num_blocks_of_busiest(others, num_blocks) == limit
+            ):
+                pools.setdefault(mask, deque()).append(team[place])
+                team[place] = pools[lesser].popleft()
+                if not pools[lesser]:
+                    del pools[lesser]
+                held = others
+                break
 
 
 def num_blocks_of_busiest(masks: tuple[int, ...], num_blocks: int) -> int:

@@ -68,8 +68,8 @@ def cut_alike(
 ) -> tuple[Helped, float]:
     """How many of these teams a source best takes, and its rate then.
 
-    The first team is always among them: give those that hold most first. What is cut
-    is what all that are taken hold.
+    The first team is always among them: give those that hold most first. They run what
+    all that are taken hold, or the part of it that makes the source fastest.
     """
     assert masks[0], masks
     best, best_rate, common = Helped(1, masks[0]), 0.0, masks[0]
@@ -77,10 +77,42 @@ def cut_alike(
         common &= mask
         if not common:
             break
-        rate = source_rate([common] * num_teams, num_blocks, merged_share)
+        cut = _without_costly_runs(common, num_teams, num_blocks, merged_share)
+        rate = source_rate([cut] * num_teams, num_blocks, merged_share)
         if rate > best_rate:
-            best, best_rate = Helped(num_teams, common), rate
+            best, best_rate = Helped(num_teams, cut), rate
     return best, best_rate
+
+
+def _without_costly_runs(
+    mask: int, num_teams: int, num_blocks: int, merged_share: float
+) -> int:
+    """The same blocks, but for runs between which the source had a stage of its own.
+
+    Each such stage waits for a local step: it may be better to run less in one piece.
+    """
+    best = mask
+    best_rate = source_rate([mask] * num_teams, num_blocks, merged_share)
+    is_better = True
+    while is_better:
+        is_better = False
+        for run in _runs(best):
+            rate = source_rate([best ^ run] * num_teams, num_blocks, merged_share)
+            if best != run and rate > best_rate:
+                best, best_rate, is_better = best ^ run, rate, True
+                break
+    return best
+
+
+def _runs(mask: int) -> list[int]:
+    """Runs of neighbouring blocks, from the first on: 0b11 and 0b1000 of 0b1011."""
+    runs = []
+    while mask:
+        lowest = mask & -mask
+        run = mask & ~(mask + lowest)
+        runs.append(run)
+        mask ^= run
+    return runs
 
 
 def deal_teams(
@@ -185,13 +217,14 @@ def recut_alike(
     common = (1 << num_blocks) - 1
     for number, team in enumerate(most_first, start=1):
         common &= held[team]
-        cut_anew = [each for each in most_first[:number] if cuts[each] != common]
-        if any(
-            common.bit_count() < growth * cuts[each].bit_count() for each in cut_anew
-        ):
+        if not common:
+            break
+        new = _without_costly_runs(common, number, num_blocks, merged_share)
+        cut_anew = [each for each in most_first[:number] if cuts[each] != new]
+        if any(new.bit_count() < growth * cuts[each].bit_count() for each in cut_anew):
             continue
         proposed = tuple(
-            common if each in cut_anew else cut for each, cut in enumerate(cuts)
+            new if each in cut_anew else cut for each, cut in enumerate(cuts)
         )
         rate = source_rate(proposed, num_blocks, merged_share)
         if rate > best_rate:

@@ -59,8 +59,8 @@ def test_the_policy_comes_within_5_percent_of_the_best(size, merged_share):
     cases = list(every_kind_of_holdings(*size))
     cases = rng.sample(cases, min(len(cases), 40))
     shares = [share_of_best(each, merged_share, 4) for each in cases]
-    assert statistics.mean(shares) >= 0.98
-    assert min(shares) >= 0.93
+    assert statistics.mean(shares) >= 0.99
+    assert min(shares) >= 0.95
 
 
 @pytest.mark.parametrize("merged_share", [0, 0.25, 1])
@@ -69,4 +69,4 @@ def test_where_all_are_sent_the_same_in_the_same_order_it_is_the_best(merged_sha
     for num_sources, num_targets in ((1, 1), (1, 2), (2, 2)):
         for held in itertools.combinations_with_replacement(prefixes, num_targets):
             holdings = holdings_of(num_sources, held, 4)
-            assert share_of_best(holdings, merged_share, 4) >= 0.98
+            assert share_of_best(holdings, merged_share, 4) >= 0.99

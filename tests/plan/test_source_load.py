@@ -122,3 +122,11 @@ def test_teams_are_cut_anew_together_or_not_at_all():
     assert recut([1, 1, 1], [0b11, 0b11, 0b01]) == (1, 1, 1)
     assert recut([0b11], [0b111]) == (0b111,)
     assert recut([0b11], [0b111], growth=1.6) == (0b11,)
+
+
+def test_less_in_one_piece_beats_more_between_which_the_source_has_its_turns():
+    # Blocks 1 and 3: the source would have two stages, each after a local step.
+    taken, _ = cut_alike((0b1010, 0b1010, 0b1010), 4, 0.0)
+    assert (taken.num_teams, taken.mask) == (3, 0b1000)
+    taken, _ = cut_alike((0b1010,), 4, 1.0)
+    assert taken.mask == 0b1010
