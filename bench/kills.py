@@ -41,10 +41,10 @@ def main() -> None:
             print(f"episode {seed}: {len(told)} kills, {minutes:.1f} min", flush=True)
             for line in lines:
                 print(f"  {line}", flush=True)
+            if options.json:
+                rows = [dataclasses.asdict(kill) for kill in kills]
+                pathlib.Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
     print(table(kills))
-    if options.json:
-        rows = [dataclasses.asdict(kill) for kill in kills]
-        pathlib.Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
     for seed in failed:
         print(f"again: python bench/kills.py --episode={seed}")
     sys.exit(bool(failed))

@@ -11,7 +11,9 @@ from jscale.server.client import Client
 
 def define_flags() -> None:
     """Where the gateway is, and how tokens are chosen."""
-    flags.DEFINE_string("address", "127.0.0.1:8480", "HOST:PORT of the gateway.")
+    flags.DEFINE_string(
+        "address", "127.0.0.1:8480", "HOST:PORT of a gateway, or several: A,B."
+    )
     flags.DEFINE_integer("max_tokens", 128, "Tokens at most: a paragraph or two.")
     flags.DEFINE_float("temperature", 0.0, "0: the most likely token each time.")
     flags.DEFINE_integer("top_k", 0, "Sample among so many most likely; 0: all.")

@@ -11,7 +11,9 @@ from jscale.server.snapshot import status_line
 
 def define_flags() -> None:
     """Where the gateway is, and how long to watch."""
-    flags.DEFINE_string("address", "127.0.0.1:8480", "HOST:PORT of the gateway.")
+    flags.DEFINE_string(
+        "address", "127.0.0.1:8480", "HOST:PORT of a gateway, or several: A,B."
+    )
     flags.DEFINE_boolean("wait", True, "Return when every worker serves by itself.")
     flags.DEFINE_float(
         "timeout_s", 600.0, "Seconds to wait: large models on slow links take minutes."

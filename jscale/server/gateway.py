@@ -239,32 +239,35 @@ class Gateway:
                 self._status = command
                 if self._asked is not None and wanted != self._asked[0]:
                     self._asked = None
-                self._follow_heads()
+                self._leave_heads(command)
             case messages.ReplicasChanged(opened, closed, is_snapshot):
                 if is_snapshot:
                     self._replicas.clear()
                 for pipeline in closed:
                     self._replicas.pop(pipeline, None)
                 self._replicas.update((each.pipeline, each) for each in opened)
-                self._follow_heads()
+                for replica in opened:
+                    self._follow_head(replica)
                 self._carry_out(self._router.replicas_changed(command, self._now_ns()))
 
-    def _follow_heads(self) -> None:
-        """Opens a link to every head, and closes those to workers that are gone."""
-        addresses = {
-            replica.head: replica.serve_address for replica in self._replicas.values()
-        }
-        workers = self._status.workers if self._status else ()
-        known = {*addresses, *(worker.worker for worker in workers)}
-        for head, (link, task) in list(self._heads.items()):
-            is_gone = head not in known and not self._router.runs_on(head)
-            if is_gone or addresses.get(head, link.address) != link.address:
-                task.cancel()
-                del self._heads[head]
-        for head, address in addresses.items():
-            if head not in self._heads:
-                link = self._link_to(head, address)
-                self._heads[head] = (link, asyncio.create_task(link.run()))
+    def _follow_head(self, replica: messages.Replica) -> None:
+        """Opens a link to the head of a replica, if there is none. O(1)."""
+        head, address = replica.head, replica.serve_address
+        link, task = self._heads.get(head, (None, None))
+        if link is not None and link.address == address:
+            return
+        if task is not None:
+            task.cancel()
+        link = self._link_to(head, address)
+        self._heads[head] = (link, asyncio.create_task(link.run()))
+
+    def _leave_heads(self, status: messages.StatusChanged) -> None:
+        """Closes links to workers that are gone and have nothing of ours."""
+        known = {worker.worker for worker in status.workers}
+        known.update(replica.head for replica in self._replicas.values())
+        for head in self._heads.keys() - known:
+            if not self._router.runs_on(head):
+                self._heads.pop(head)[1].cancel()
 
     def _link_to(self, head: WorkerId, address: str) -> Link:
         def attached() -> None:
