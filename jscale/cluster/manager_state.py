@@ -124,6 +124,7 @@ class ManagerState:
         self._status: messages.StatusChanged | None = None
         self._has_news = True
         self._told_ns = 0
+        self._told: tuple[int | None, str] = (None, "")
         self._chosen_version = (-1, -1)
         self._chosen_ns = 0
         self._rest_ends_ns: set[int] = set()
@@ -162,7 +163,7 @@ class ManagerState:
                 if note := self._launches.give_up_late(now_ns):
                     self._note = note
                 self._pipelines.close_late(now_ns)
-        self._has_news = True
+        self._has_news |= not isinstance(event, events.Ticked | events.GatewayReported)
         self._reconcile(now_ns)
         effects = self._effects.copy()
         self._effects.clear()
@@ -343,20 +344,21 @@ class ManagerState:
         opened, closed = self._pipelines.take_changes()
         if opened or closed:
             self._has_news = True
-            replicas = tuple(
-                describe_replica(self._spec, self._roster, record) for record in opened
-            )
-            change = messages.ReplicasChanged(opened=replicas, closed=tuple(closed))
+            told = (describe_replica(self._spec, self._roster, r) for r in opened)
+            change = messages.ReplicasChanged(tuple(told), tuple(closed))
             self._effects.append(TellGateways(change))
+        note = self._missing_note() or self._note
+        self._has_news |= (self._wanted.number, note) != self._told
         if not self._has_news or self._is_too_soon(self._told_ns, now_ns):
             return
+        self._told = (self._wanted.number, note)
         self._has_news, self._told_ns = False, now_ns
         status = describe_status(
             self._spec,
             self._roster,
             self._pipelines.opened_now,
             num_wanted=self._wanted.number,
-            note=self._missing_note() or self._note,
+            note=note,
             epoch=self._epoch,
         )
         if status != self._status:

@@ -19,6 +19,7 @@ class SimulatedLauncher:
         self._world = world
         self.is_alive = True
         self._waiting: collections.deque[WorkerId] = collections.deque()
+        self._is_placing = False
         self._starting: set[WorkerId] = set()
         self._wanted: RememberWanted | None = None
 
@@ -41,7 +42,7 @@ class SimulatedLauncher:
     def launch(self, worker: WorkerId) -> None:
         """The manager wants a worker of that name."""
         self._waiting.append(worker)
-        self._start_waiting()
+        self._start_soon()
 
     def remember(self, wanted: RememberWanted) -> None:
         """The next manager is to hear how many this one wanted."""
@@ -53,20 +54,28 @@ class SimulatedLauncher:
         self._world.streams.send(
             self, manager, manager.process_ended, worker, exit_code
         )
-        self._start_waiting()
+        self._start_soon()
 
     def stop(self) -> None:
         """It is gone, and with it what it was starting; workers run on."""
         self.is_alive = False
         self._waiting.clear()
 
+    def _start_soon(self) -> None:
+        """Those that are wanted at the same time are placed together."""
+        if self._waiting and not self._is_placing:
+            self._is_placing = True
+            self._world.clock.after(0, self._start_waiting)
+
     def _start_waiting(self) -> None:
         world = self._world
-        while self._waiting and world.machines.num_free_devices:
+        self._is_placing = False
+        if not self._waiting or not world.machines.num_free_devices:
+            return
+        for device in world.choose_devices(len(self._waiting)):
             name = self._waiting.popleft()
-            host = world.choose_host()
-            device = world.machines.take(name, host)
-            world.recorder.started(name, host, world.clock.now_ns)
+            world.machines.take(name, device)
+            world.recorder.started(name, device.host, world.clock.now_ns)
             self._starting.add(name)
             world.clock.after(
                 world.process_start_ns,

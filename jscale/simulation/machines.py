@@ -1,6 +1,7 @@
 """Hosts and devices of a simulated cluster, the links between them, cached copies."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from jscale.core.ids import WorkerId
 from jscale.simulation.network import Link, Network
@@ -25,10 +26,9 @@ class Machines:
         self._shares: dict[int, float] = {}
         self._device_of: dict[WorkerId, Device] = {}
         self._num_free = spec.num_devices
-        self._free = {
-            host: list(range(spec.devices_per_host))[::-1]
-            for host in range(spec.num_hosts)
-        }
+        self._on: list[list[WorkerId | None]] = [
+            [None] * spec.devices_per_host for _ in range(spec.num_hosts)
+        ]
 
     @property
     def num_free_devices(self) -> int:
@@ -36,26 +36,22 @@ class Machines:
         return self._num_free
 
     @property
-    def free_hosts(self) -> dict[int, int]:
-        """Hosts with a free device, and how many each has. O(hosts)."""
-        return {host: len(free) for host, free in self._free.items() if free}
+    def workers_on(self) -> Sequence[Sequence[WorkerId | None]]:
+        """Who is on each device of each host."""
+        return self._on
 
-    def has_free(self, host: int) -> bool:
-        """Whether a device of the host is free."""
-        return bool(self._free[host])
-
-    def take(self, worker: WorkerId, host: int) -> Device:
-        """Puts a worker on a free device of the host."""
-        device = Device(host, self._free[host].pop())
+    def take(self, worker: WorkerId, device: Device) -> None:
+        """Puts a worker on a device that is free."""
+        assert self._on[device.host][device.index] is None, device
+        self._on[device.host][device.index] = worker
         self._num_free -= 1
         self._device_of[worker] = device
-        return device
 
     def free(self, worker: WorkerId) -> None:
         """The worker's device is free again."""
         device = self._device_of.pop(worker)
         self._num_free += 1
-        self._free[device.host].append(device.index)
+        self._on[device.host][device.index] = None
 
     def device_of(self, worker: WorkerId) -> Device | None:
         """Where a worker is, if it is."""

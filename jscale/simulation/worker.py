@@ -228,7 +228,10 @@ class SimulatedWorker:
         self.post(events.PeerGone(peer))
 
     def start_flow(
-        self, links: tuple[Link, ...], size_bytes: float, done: Callable[[], None]
+        self,
+        links: tuple[Link, ...],
+        size_bytes: float,
+        done: Callable[[], None],
     ) -> Flow:
         """Sends bytes; ends with us."""
 

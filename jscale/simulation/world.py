@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from jscale.cluster import events, messages, worker_effects, worker_events
 from jscale.cluster.effects import Effect
 from jscale.core.chunks import ChunkTable
-from jscale.core.ids import WorkerId
+from jscale.core.ids import ModelName, WorkerId
 from jscale.core.units import NS_PER_MS
 from jscale.engine.config import TILE_ROWS, EngineConfig
+from jscale.plan import placement
+from jscale.plan.placement import HostCopies, choose_starts
 from jscale.simulation.caches import HostCaches
 from jscale.simulation.clock import VirtualClock
 from jscale.simulation.draws import Draws
@@ -29,6 +31,8 @@ from jscale.simulation.transfers import Plans
 from jscale.simulation.worker import BUNDLE, SimulatedWorker
 
 PAGE_TOKENS = 16
+
+_FREE = placement.Device()
 
 RECONNECT_NS_MAX = 300 * NS_PER_MS
 """How long after a manager's restart a process finds it, at most."""
@@ -83,8 +87,8 @@ class World:
         self.manager = SimulatedManager(self, num_workers, epoch=1)
         self.launcher = SimulatedLauncher(self)
         self.gateway = self._new_gateway((None, 0))
-        for number in range(num_workers):
-            self._start_preloaded(WorkerId(f"w{number}"))
+        for number, device in enumerate(self.choose_devices(num_workers)):
+            self._start_preloaded(WorkerId(f"w{number}"), device)
         self.launcher.attach()
 
     # --- looking -----------------------------------------------------------------
@@ -141,11 +145,20 @@ class World:
             link_bytes_per_s=0 if is_uniform else self.machines.nic_bytes_per_s,
         )
 
-    def choose_host(self) -> int:
-        """Where the next worker goes: to a host with a copy, or the emptiest."""
-        now_ns = self.clock.now_ns
-        free = self.machines.free_hosts
-        return min(free, key=lambda h: (not self.caches.holds(h, now_ns), -free[h], h))
+    def choose_devices(self, num_workers: int) -> list[Device]:
+        """Where the next workers go; fewer, if there is no room. O(devices)."""
+        now_ns, model = self.clock.now_ns, ModelName(self.model.name)
+        hosts = [
+            HostCopies(
+                host=str(number),
+                devices=tuple(_FREE if who is None else taken for who in workers),
+                in_memory=(model,) if self.caches.holds(number, now_ns) else (),
+            )
+            for taken in (placement.Device(model, is_serving=True),)
+            for number, workers in enumerate(self.machines.workers_on)
+        ]
+        starts = choose_starts(hosts, model, num_workers)
+        return [Device(int(start.host), start.device) for start in starts]
 
     # --- what processes tell the world -------------------------------------------
 
@@ -267,10 +280,10 @@ class World:
             worker.attach()
             self.gateway.follow(worker.name)
 
-    def _start_preloaded(self, name: WorkerId) -> None:
-        host = self.choose_host()
-        worker = SimulatedWorker(self, name, self.machines.take(name, host))
-        self.recorder.started(name, host, 0)
+    def _start_preloaded(self, name: WorkerId, device: Device) -> None:
+        worker = SimulatedWorker(self, name, device)
+        self.machines.take(name, device)
+        self.recorder.started(name, device.host, 0)
         self.workers[name] = worker
         worker.preload()
         worker.attach()
