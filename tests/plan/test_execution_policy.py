@@ -242,6 +242,16 @@ def test_targets_that_can_do_without_their_sources_are_joined():
     assert propose(Holdings(ready, 4), current=found) == found
 
 
+def test_a_pair_that_has_just_become_whole_keeps_its_source_until_that_is_worth_it():
+    """With 8 blocks each of the pair runs one more than before: not half as many."""
+    ready = {W0: range(8), W1: (3, 4, 5, 6, 7), W2: (0, 1, 2, 6, 7)}
+    running = pipeline(W2, W0, W0, W1, W1, W1, W2, W2)
+    holdings = Holdings(ready, 8)
+    pipelines = propose(holdings, current=(pipeline(*[W0] * 8), running))
+    assert running in pipelines
+    check(holdings, DEFAULT_POLICY, pipelines)
+
+
 def test_a_target_that_becomes_complete_goes_on_serving_its_partner():
     ready = {W1: range(4), W2: {2, 3}}
     current = [pipeline(W1, W1, W2, W2)]
