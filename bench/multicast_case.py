@@ -12,6 +12,8 @@ from jscale.plan.subgroups import SubgroupPlan
 REPORT_EVERY_S = 0.2
 """As workers of a cluster do."""
 
+UNDISTURBED = "undisturbed"
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -57,7 +59,7 @@ class Case:
         if self.slow:
             how = "known" if self.is_slow_known else "found out"
             return f"slow w{self.slow[0]}, {how}"
-        return "undisturbed"
+        return UNDISTURBED
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Rank 0 of the multicast benchmark: it plays the manager's part."""
+"""Rank 0 of the multicast benchmark: it plays the manager's part.
+
+As a manager it knows how much of the model members hold, not which chunks.
+"""
 
 import statistics
 import time
@@ -14,9 +17,10 @@ from jscale.core.ids import WorkerId
 from jscale.core.topology import Topology
 from jscale.core.units import NS_PER_S
 from jscale.plan.arrangement import multicast_over
+from jscale.plan.cost import Held
 from jscale.plan.kinds import multicast
 from jscale.plan.multicast_plan import MulticastPlan
-from jscale.plan.repair import repair
+from jscale.plan.repair import likely_held, repair
 from jscale.plan.stragglers import StragglerWatch, with_rates
 
 
@@ -179,7 +183,10 @@ class _Run:
             }
             links = with_rates(self._links, rates)
             sources, targets = self._plan.sources, self._plan.targets
-            self._go_on_by(multicast_over(links, sources, targets, self._num_chunks))
+            held = self._likely_held()
+            self._go_on_by(
+                multicast_over(links, sources, targets, self._num_chunks, held=held)
+            )
             self._watch.follow(self._plan, now_ns)
 
     def _join(self, now_s: float) -> None:
@@ -188,7 +195,7 @@ class _Run:
         self._joined_s = now_s
         self._waiting.add(rank)
         plan = repair(
-            self._plan, self._links, joined=[name(rank)], kind=self._case.plan
+            self._plan, self._links, joined=[name(rank)], held=self._likely_held()
         )
         assert plan is not None
         self._go_on_by(plan, new_rank=rank)
@@ -200,9 +207,14 @@ class _Run:
         rank = int(peer[1:])
         self._waiting.discard(rank)
         self._num_held.pop(rank, None)
-        plan = repair(self._plan, self._links, lost=[peer], kind=self._case.plan)
+        held = self._likely_held()
+        plan = repair(self._plan, self._links, lost=[peer], held=held)
         if plan is not None:
             self._go_on_by(plan)
+
+    def _likely_held(self) -> Held:
+        held = {name(rank): num_held for rank, num_held in self._num_held.items()}
+        return likely_held(self._plan, held)
 
     def _go_on_by(self, plan: MulticastPlan, new_rank: int | None = None) -> None:
         """Tells everyone of another plan."""

@@ -1,7 +1,8 @@
 """A multicast that goes on after a change: somebody was lost, or came late."""
 
 import collections
-from collections.abc import Collection, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 
 from jscale.core.errors import ConfigError
 from jscale.core.ids import WorkerId
@@ -74,6 +75,25 @@ def repair(
         num_leading=num_leading,
         held=held,
     )
+
+
+def likely_held(plan: MulticastPlan, num_held: Mapping[WorkerId, int]) -> Held:
+    """What targets hold by now, from how many chunks they say: the first by plan.
+
+    Enough to choose a repair by, where nobody knows more. It matters when somebody
+    joins late: in a binomial plan others would wait for what it is to pass on to them,
+    which it gets after all that they hold already; in a chain it is the last.
+
+    Args:
+      plan: by which they received them.
+      num_held: how many chunks each holds; who is not named holds none.
+    """
+    held = {}
+    for target in plan.targets:
+        received = plan.receives_of(plan.index_of(target))
+        first = itertools.islice(received, num_held.get(target, 0))
+        held[target] = {chunk for _, _, chunk in first}
+    return held
 
 
 def num_steps_left_min(

@@ -10,7 +10,7 @@ from jscale.core.errors import ConfigError
 from jscale.core.topology import Topology
 from jscale.plan.cost import arrivals, completion_times_ns
 from jscale.plan.kinds import multicast
-from jscale.plan.repair import num_steps_left_min, repair
+from jscale.plan.repair import likely_held, num_steps_left_min, repair
 from tests.plan.optimum import fewest_steps
 
 UNIT = 1e9  # a chunk of one byte takes one nanosecond
@@ -134,6 +134,28 @@ def test_one_who_joins_late_does_not_hold_up_the_others():
     times = completion_times_ns(after, uniform, 1, held=held)
     assert times.pop("w8") <= 64 + 3
     assert max(times.values()) <= 1.25 * 32 + 3
+
+
+def test_what_a_target_likely_holds_is_what_its_plan_brought_first():
+    plan = multicast(2, 6, 16)
+    for time_ns in (0, 3, 9, plan.num_steps):
+        held = held_at(plan, time_ns)
+        counts = {target: len(chunks) for target, chunks in held.items()}
+        assert likely_held(plan, counts) == held
+
+
+def test_from_how_much_is_held_alone_one_who_joins_late_becomes_the_last():
+    plan = multicast(1, 7, 64)
+    held = held_at(plan, 32)
+    counts = {target: len(chunks) for target, chunks in held.items()}
+    uniform = Topology.uniform((*plan.members, "w8"), UNIT)
+    after = repair(plan, uniform, joined=["w8"], held=likely_held(plan, counts))
+    times = completion_times_ns(after, uniform, 1, held=held)
+    assert times.pop("w8") <= 64 + 8
+    assert max(times.values()) <= 32 + 8
+    regardless = repair(plan, uniform, joined=["w8"])
+    times = completion_times_ns(regardless, uniform, 1, held=held)
+    assert max(t for target, t in times.items() if target != "w8") > 48
 
 
 def test_for_many_chunks_holdings_count_by_samples():

@@ -267,9 +267,17 @@ def test_a_member_whose_peers_never_come_gives_up(party):
 def test_a_second_plan_brings_what_the_first_did_not(party):
     peers = party(4)
     lost = peers[1]
-    lost.on_chunk = lambda chunk: chunk == 2 and lost.transport.close()
+    all_have_joined = threading.Event()
+
+    def leave(chunk):
+        if chunk == 2:
+            all_have_joined.wait(PATIENCE_S)
+            lost.transport.close()
+
+    lost.on_chunk = leave
     for peer in peers:
         peer.join(plan_for(peers, "chain"))
+    all_have_joined.set()
     rest = [peer for peer in peers if peer is not lost]
     for peer in rest:
         assert (
@@ -296,9 +304,17 @@ def test_a_second_plan_brings_what_the_first_did_not(party):
 def test_the_others_go_on_by_another_plan_when_one_is_lost(party, kind):
     peers = party(5)
     lost = peers[2]
-    lost.on_chunk = lambda chunk: chunk == 9 and lost.transport.close()
+    all_have_joined = threading.Event()
+
+    def leave(chunk):
+        if len(lost.landed_chunks) == 9:
+            all_have_joined.wait(PATIENCE_S)
+            lost.transport.close()
+
+    lost.on_chunk = leave
     for peer in peers:
         peer.join(plan_for(peers, kind))
+    all_have_joined.set()
     assert peers[0].peers_lost.get(timeout=PATIENCE_S) == lost.name
     rest = [peer for peer in peers if peer is not lost]
     for peer in rest:
