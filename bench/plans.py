@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 from plan_repairs import print_repairs
+from plan_sharing import print_sharing
 from plan_stragglers import print_stragglers
 
 from jscale.core.ids import WorkerId
@@ -31,6 +32,7 @@ def main() -> None:
     _print_links()
     print_repairs(options.num_faults)
     print_stragglers(options.num_faults)
+    print_sharing(options.num_faults)
     _print_speed()
 
 
