@@ -132,6 +132,7 @@ class _Together:
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
         self._ports: dict[tuple[WorkerId, ...], tuple[_Port, _Port]] = {}
+        self._local: dict[WorkerId, tuple[_Port, _Port]] = {}
         self._plans: dict[int, tuple[MulticastPlan, int]] = {}
         self._routes: dict[tuple[int, _Port, _Port], _Route] = {}
         self._routes_at: dict[tuple[int, _Port], list[_Route]] = {}
@@ -192,13 +193,11 @@ class _Together:
         hosts = [self._topology.host_of(plan.members[i]) for i in (source, target)]
         if hosts[0] is hosts[1]:
             rate = hosts[0].local_rate_bytes_per_s
-            local = [
-                self._ports.setdefault(
-                    ("", plan.members[i]), (_Port(rate), _Port(rate))
-                )
+            out, into = (
+                self._local.setdefault(plan.members[i], (_Port(rate), _Port(rate)))
                 for i in (source, target)
-            ]
-            return local[0][0], local[1][1]
+            )
+            return out[0], into[1]
         out, into = (
             self._ports.setdefault(
                 host.workers,

@@ -1,5 +1,6 @@
 """Which member of which plan a frame is for, in a process with several plans."""
 
+import dataclasses
 import threading
 
 from jscale.core.ids import PlanId, WorkerId
@@ -8,8 +9,17 @@ from jscale.transport.base import Connection
 from jscale.transport.multicast import MulticastMember
 
 EARLY_PLANS_MAX = 64
-"""Plans not heard of yet, of which announcements are kept: peers may be faster than
-our manager, and say only once that they are ready."""
+"""Plans not heard of yet, of which announcements are kept, and what was asked after
+them: peers may be faster than our manager, and say everything once."""
+
+
+@dataclasses.dataclass
+class _Early:
+    """What a peer said of a plan before we heard of it."""
+
+    connection: Connection
+    held: bytes
+    asked: list[int] = dataclasses.field(default_factory=list)
 
 
 class PlanRouter:
@@ -24,7 +34,7 @@ class PlanRouter:
         self._members: dict[int, MulticastMember] = {}
         self._landings: dict[int, MulticastMember] = {}
         self._connections: list[Connection] = []
-        self._early: dict[int, dict[WorkerId, tuple[Connection, bytes]]] = {}
+        self._early: dict[int, dict[WorkerId, _Early]] = {}
 
     @property
     def connections(self) -> tuple[Connection, ...]:
@@ -40,8 +50,10 @@ class PlanRouter:
         for connection in connections:
             if connection.peer in member.members:
                 member.attach(connection)
-        for connection, held in early.values():
-            member.announced(connection, held)
+        for said in early.values():
+            member.announced(said.connection, said.held)
+            for chunk in said.asked:
+                member.asked(said.connection, chunk)
 
     def follow(
         self, member: MulticastMember, plan_id: PlanId, plan: MulticastPlan
@@ -88,7 +100,7 @@ class PlanRouter:
                 return
             if member is None:
                 early = self._early.setdefault(plan, {})
-                early[connection.peer] = (connection, held)
+                early[connection.peer] = _Early(connection, held)
                 if len(self._early) > EARLY_PLANS_MAX:
                     del self._early[next(iter(self._early))]
         if member is not None:
@@ -96,7 +108,11 @@ class PlanRouter:
 
     def asked(self, connection: Connection, plan: int, chunk: int) -> None:
         """See `Handler.asked`."""
-        member = self._members.get(plan)
+        with self._lock:
+            member = self._members.get(plan)
+            early = self._early.get(plan, {}).get(connection.peer)
+            if member is None and early is not None:
+                early.asked.append(chunk)
         if member is not None:
             member.asked(connection, chunk)
 

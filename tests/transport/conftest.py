@@ -11,6 +11,7 @@ from jscale.core.ids import WorkerId
 from jscale.transport.base import Connection, Handler, Hello, Landing, Transport
 from jscale.transport.checksum import crc32c
 from jscale.transport.registry import SCHEMES, open_transport
+from tests.transport.party import Peer
 
 PATIENCE_S = 20.0
 ANY_ADDRESS = {"mem": "mem://0", "tcp": "tcp://127.0.0.1:0"}
@@ -131,6 +132,25 @@ def net(request) -> Iterator[Net]:
 @pytest.fixture
 def tcp() -> Iterator[Net]:
     yield from opened_and_closed("tcp")
+
+
+@pytest.fixture
+def party(net):
+    """Makes peers, all connected to each other; the first holds everything."""
+    made = []
+
+    def make(num_members, **options):
+        made.extend(Peer(net, f"w{i}", **options) for i in range(num_members))
+        for index, peer in enumerate(made):
+            for other in made[:index]:
+                peer.connect(other)
+        made[0].memory.fill()
+        return list(made)
+
+    yield make
+    for peer in made:
+        if peer.member is not None:
+            peer.member.close()
 
 
 def opened_and_closed(scheme):

@@ -1,109 +1,19 @@
 """Members of a multicast over real connections, for each scheme."""
 
-import queue
 import threading
 
 import pytest
 
-from jscale.core.errors import PeerLostError
-from jscale.core.ids import PlanId, WorkerId
-from jscale.plan import multicast
-from jscale.transport.base import Handler
+from jscale.core.ids import PlanId
 from jscale.transport.chunk_memory import ChunkMemory
-from jscale.transport.multicast import MulticastMember, MulticastObserver
-from jscale.transport.plan_router import PlanRouter
-
-PATIENCE_S = 20.0
-CHUNK_SIZE_BYTES = 4096
-NUM_CHUNKS = 24
-PLAN = PlanId(3)
-
-
-class Peer(Handler, MulticastObserver):
-    """One worker: its transport, its memory, and what it was told."""
-
-    def __init__(self, net, name, **options):
-        self.name = WorkerId(name)
-        self.router = PlanRouter()
-        self.memory = ChunkMemory(NUM_CHUNKS * CHUNK_SIZE_BYTES, CHUNK_SIZE_BYTES)
-        self.transport = net.open(name, **options)
-        self.address = self.transport.listen(net.any_address, self).address
-        self.outcomes = queue.Queue()
-        self.landed_chunks = []
-        self.regions = []
-        self.peers_lost = queue.Queue()
-        self.on_chunk = lambda chunk: None
-        self.member = None
-
-    def connect(self, other):
-        self.router.opened(self.transport.connect(other.address, self))
-
-    def join(self, plan, plan_id=PLAN, **options):
-        self.member = MulticastMember(
-            plan_id, plan, self.name, self.memory, self, **options
-        )
-        self.router.add(self.member)
-        self.member.start()
-
-    def follow(self, plan, plan_id):
-        self.router.follow(self.member, plan_id, plan)
-
-    def outcome(self):
-        return self.outcomes.get(timeout=PATIENCE_S)
-
-    def opened(self, connection):
-        self.router.opened(connection)
-
-    def landing(self, plan):
-        return self.router.landing(plan)
-
-    def message(self, connection, header, payload):
-        raise AssertionError("nobody sends messages here")
-
-    def announced(self, connection, plan, held):
-        self.router.announced(connection, plan, held)
-
-    def asked(self, connection, plan, chunk):
-        self.router.asked(connection, plan, chunk)
-
-    def lost(self, connection, error: PeerLostError):
-        self.router.lost(connection)
-
-    def chunk_landed(self, plan, chunk, region):
-        self.landed_chunks.append(chunk)
-        if region is not None:
-            self.regions.append(region)
-        self.on_chunk(chunk)
-
-    def peer_lost(self, plan, peer):
-        self.peers_lost.put(peer)
-
-    def ended(self, outcome):
-        self.outcomes.put(outcome)
-
-
-@pytest.fixture
-def party(net):
-    """Makes peers, all connected to each other; the first holds everything."""
-    made = []
-
-    def make(num_members, **options):
-        made.extend(Peer(net, f"w{i}", **options) for i in range(num_members))
-        for index, peer in enumerate(made):
-            for other in made[:index]:
-                peer.connect(other)
-        made[0].memory.fill()
-        return list(made)
-
-    yield make
-    for peer in made:
-        if peer.member is not None:
-            peer.member.close()
-
-
-def plan_for(peers, kind="binomial"):
-    names = [peer.name for peer in peers]
-    return multicast(names[:1], names[1:], NUM_CHUNKS, kind=kind)
+from tests.transport.party import (
+    CHUNK_SIZE_BYTES,
+    NUM_CHUNKS,
+    PATIENCE_S,
+    PLAN,
+    Peer,
+    plan_for,
+)
 
 
 @pytest.mark.parametrize("num_members", [2, 3, 5, 8])
@@ -298,82 +208,6 @@ def test_a_second_plan_brings_what_the_first_did_not(party):
         assert peer.outcome().num_missing == 0
         assert peer.memory.digest() == peers[0].memory.digest()
         assert len(peer.landed_chunks) == len(set(peer.landed_chunks))
-
-
-@pytest.mark.parametrize("kind", ["binomial", "chain"])
-def test_the_others_go_on_by_another_plan_when_one_is_lost(party, kind):
-    peers = party(5)
-    lost = peers[2]
-    all_have_joined = threading.Event()
-
-    def leave(chunk):
-        if len(lost.landed_chunks) == 9:
-            all_have_joined.wait(PATIENCE_S)
-            lost.transport.close()
-
-    lost.on_chunk = leave
-    for peer in peers:
-        peer.join(plan_for(peers, kind))
-    all_have_joined.set()
-    assert peers[0].peers_lost.get(timeout=PATIENCE_S) == lost.name
-    rest = [peer for peer in peers if peer is not lost]
-    for peer in rest:
-        peer.follow(plan_for(rest), PlanId(4))
-    for peer in rest:
-        while (outcome := peer.outcome()).plan != 4:
-            pass
-        assert outcome.num_missing == 0
-        assert outcome.lost_peers == frozenset()
-        assert peer.memory.digest() == peers[0].memory.digest()
-        assert len(peer.landed_chunks) == len(set(peer.landed_chunks))
-
-
-def test_a_lost_peer_stays_lost_in_a_plan_that_does_not_know_it_yet(party):
-    peers = party(3)
-    lost = peers[1]
-    lost.transport.close()
-    for peer in (peers[0], peers[2]):
-        peer.join(plan_for(peers, "chain"))
-        peer.member.unreachable(lost.name)
-    assert peers[2].outcome().num_missing == 0
-    for peer in (peers[0], peers[2]):
-        peer.follow(plan_for(peers, "chain"), PlanId(4))
-    while (outcome := peers[0].outcome()).plan != 4:
-        pass
-    assert outcome.lost_peers == {lost.name}
-
-
-def test_one_who_comes_when_the_others_are_done_is_served_by_the_next_plan(party):
-    peers = party(4)
-    early = peers[:3]
-    for peer in early:
-        peer.join(plan_for(early))
-    for peer in early:
-        assert peer.outcome().num_missing == 0
-    for peer in early:
-        peer.follow(plan_for(peers), PlanId(4))
-    peers[3].join(plan_for(peers), PlanId(4))
-    for peer in peers:
-        assert (peer.outcome().plan, peer.member.num_missing) == (4, 0)
-    assert peers[3].memory.digest() == peers[0].memory.digest()
-
-
-def test_what_arrives_while_another_plan_follows_counts_as_held(party):
-    peers = party(2)
-    source, target = peers
-    target.join(plan_for(peers), stall_timeout_s=60.0)
-    connection = target.router.connections[0]
-    slot = target.member.slot(connection, 5)
-    told = threading.Event()
-    source.announced = lambda _, plan, held: plan == 4 and held[0] == 32 and told.set()
-    target.follow(plan_for(peers), PlanId(4))
-    assert told.wait(PATIENCE_S)
-    # It lands by the plan that follows, as if it had come by that one.
-    slot[:] = bytes(CHUNK_SIZE_BYTES)
-    assert target.router.landing(PLAN) is target.member
-    target.router.landing(PLAN).landed(connection, 5)
-    assert target.member.num_missing == NUM_CHUNKS - 1
-    assert target.landed_chunks == [5]
 
 
 def test_closing_a_member_cancels_it(party):

@@ -63,6 +63,15 @@ def test_what_was_announced_too_early_is_told_later():
     assert member.told == [("announced", "w1", b"\x01"), ("announced", "w1", b"\x03")]
 
 
+def test_what_was_asked_too_early_is_told_after_what_was_announced():
+    router, member = PlanRouter(), FakeMember()
+    connection = FakeConnection("w1")
+    router.announced(connection, 1, b"\x01")
+    router.asked(connection, 1, 5)
+    router.add(member)
+    assert member.told == [("announced", "w1", b"\x01"), ("asked", "w1", 5)]
+
+
 def test_what_a_lost_peer_announced_is_forgotten():
     router, member = PlanRouter(), FakeMember()
     connection = FakeConnection("w1")

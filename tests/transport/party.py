@@ -1,0 +1,84 @@
+"""Workers with a transport and chunks each, which take part in multicasts."""
+
+import queue
+
+from jscale.core.errors import PeerLostError
+from jscale.core.ids import PlanId, WorkerId
+from jscale.plan import multicast
+from jscale.transport.base import Handler
+from jscale.transport.chunk_memory import ChunkMemory
+from jscale.transport.multicast import MulticastMember, MulticastObserver
+from jscale.transport.plan_router import PlanRouter
+
+PATIENCE_S = 20.0
+CHUNK_SIZE_BYTES = 4096
+NUM_CHUNKS = 24
+PLAN = PlanId(3)
+
+
+class Peer(Handler, MulticastObserver):
+    """One worker: its transport, its memory, and what it was told."""
+
+    def __init__(self, net, name, **options):
+        self.name = WorkerId(name)
+        self.router = PlanRouter()
+        self.memory = ChunkMemory(NUM_CHUNKS * CHUNK_SIZE_BYTES, CHUNK_SIZE_BYTES)
+        self.transport = net.open(name, **options)
+        self.address = self.transport.listen(net.any_address, self).address
+        self.outcomes = queue.Queue()
+        self.landed_chunks = []
+        self.regions = []
+        self.peers_lost = queue.Queue()
+        self.on_chunk = lambda chunk: None
+        self.member = None
+
+    def connect(self, other):
+        self.router.opened(self.transport.connect(other.address, self))
+
+    def join(self, plan, plan_id=PLAN, **options):
+        self.member = MulticastMember(
+            plan_id, plan, self.name, self.memory, self, **options
+        )
+        self.router.add(self.member)
+        self.member.start()
+
+    def follow(self, plan, plan_id):
+        self.router.follow(self.member, plan_id, plan)
+
+    def outcome(self):
+        return self.outcomes.get(timeout=PATIENCE_S)
+
+    def opened(self, connection):
+        self.router.opened(connection)
+
+    def landing(self, plan):
+        return self.router.landing(plan)
+
+    def message(self, connection, header, payload):
+        raise AssertionError("nobody sends messages here")
+
+    def announced(self, connection, plan, held):
+        self.router.announced(connection, plan, held)
+
+    def asked(self, connection, plan, chunk):
+        self.router.asked(connection, plan, chunk)
+
+    def lost(self, connection, error: PeerLostError):
+        self.router.lost(connection)
+
+    def chunk_landed(self, plan, chunk, region):
+        self.landed_chunks.append(chunk)
+        if region is not None:
+            self.regions.append(region)
+        self.on_chunk(chunk)
+
+    def peer_lost(self, plan, peer):
+        self.peers_lost.put(peer)
+
+    def ended(self, outcome):
+        self.outcomes.put(outcome)
+
+
+def plan_for(peers, kind="binomial"):
+    names = [peer.name for peer in peers]
+    return multicast(names[:1], names[1:], NUM_CHUNKS, kind=kind)
