@@ -48,8 +48,9 @@ class LambdaScalePolicy(PipelinePolicy):
 
     Args:
       num_sources: k, the first so many workers; all others are targets. None: all
-        workers that are complete, so that a target which ends early serves alone at
-        once; that is better than the paper's, and knows no order of scale-outs.
+        that are complete and in no pipeline, so that a target which ends outside of one
+        serves alone at once; that is better than the paper's, and knows no order of
+        scale-outs.
 
     Raises:
       ConfigError: there is no source.
@@ -73,9 +74,13 @@ class LambdaScalePolicy(PipelinePolicy):
         whole = (1 << holdings.num_blocks) - 1
         if all(mask == whole for mask in holdings.masks.values()):
             return _local(holdings, workers)
-        sources, targets = self._deal(holdings, workers, whole)
         runs = [p for p in current if not p.is_local and holdings.can_run(p)]
         serving = {worker for pipeline in runs for worker in pipeline.workers}
+        sources, targets = workers[: self.num_sources], workers[self.num_sources or 0 :]
+        if self.num_sources is None:
+            sources = [w for w in holdings.complete_workers if w not in serving]
+            is_source = frozenset(sources)
+            targets = [worker for worker in workers if worker not in is_source]
         alone = [worker for worker in sources if holdings.masks[worker] == whole]
         pipelines = [*_local(holdings, alone), *runs]
         num_sources = max(1, len(sources))
@@ -87,15 +92,6 @@ class LambdaScalePolicy(PipelinePolicy):
             if union == whole and serving.isdisjoint(group):
                 pipelines.append(pipeline_of(holdings, group))
         return tuple(pipelines)
-
-    def _deal(
-        self, holdings: Holdings, workers: Sequence[WorkerId], whole: int
-    ) -> tuple[Sequence[WorkerId], Sequence[WorkerId]]:
-        """Sources and targets."""
-        if self.num_sources is not None:
-            return workers[: self.num_sources], workers[self.num_sources :]
-        partial = [worker for worker in workers if holdings.masks[worker] != whole]
-        return holdings.complete_workers, partial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,12 +147,12 @@ class BlitzScalePolicy(PipelinePolicy):
 PIPELINE_POLICIES: Mapping[str, PipelinePolicy] = MappingProxyType(
     {
         "jscale": ExecutionPolicy(),
-        "lambdascale": LambdaScalePolicy(),
+        "lambdascale": LambdaScalePolicy(num_sources=None),
         "blitzscale": BlitzScalePolicy(),
         "local": LocalOnlyPolicy(),
     }
 )
-"""Policies by name, with one source where that matters."""
+"""Policies by name."""
 
 
 def _local(

@@ -27,6 +27,7 @@ from jscale.cluster.number_wanted import ScalingBounds
 from jscale.core.ids import IDS_PER_EPOCH, PipelineId, PlanId, WorkerId, first_id
 from jscale.engine.config import EngineConfig
 from jscale.pipeline.messages import PipelineSpec, StageSpec
+from jscale.plan.pipeline_policies import PIPELINE_POLICIES
 from jscale.plan.scaling_policy import SCALING_POLICIES
 
 NS_PER_MS = 1_000_000
@@ -303,9 +304,11 @@ def read_id(text: str) -> int:
 
 def read_policy(settings: dict[str, str]) -> ManagerPolicy:
     """Scaled by people, unless `autoscale=` says otherwise."""
+    execution = PIPELINE_POLICIES[settings.get("pipelines", "jscale")]
     if "autoscale" not in settings:
-        return ManagerPolicy()
+        return ManagerPolicy(execution=execution)
     return ManagerPolicy(
+        execution=execution,
         scaling=SCALING_POLICIES[settings["autoscale"]],
         bounds=ScalingBounds(
             int(settings["min"]),
@@ -344,7 +347,8 @@ def transcript(script: str) -> str:
     """The script with what was wanted done below each line.
 
     Its first line sets up: `manager blocks=4 workers=1` (or `workers=any`), and then
-    `epoch=2`, `block_kib=8`, `autoscale=anticipating min=1 max=4 scale_out_ms=2000`.
+    `epoch=2`, `block_kib=8`, `pipelines=lambdascale`,
+    `autoscale=anticipating min=1 max=4 scale_out_ms=2000`.
     """
     runner: ManagerScript | None = None
     lines: list[str] = []

@@ -50,6 +50,15 @@ def test_paper_lambdascale_pipelines_stay_until_all_transfers_have_ended():
     assert texts(ended) == [f"{w}[0-3]" for w in ("s0", "s1", "t0", "t1", "t2")]
 
 
+def test_lambdascale_without_a_number_takes_who_is_complete_and_in_no_pipeline():
+    policy = LambdaScalePolicy(None)
+    opened = policy.propose(holdings_of(2, [0b0011, 0b1100, 0b0001], 4))
+    assert texts(opened) == ["s0[0-3]", "s1[0-3]", "t0[0-1] → t1[2-3]"]
+    # t0 ends in its pipeline and waits for the others; t2 ends in none.
+    later = policy.propose(holdings_of(2, [0b1111, 0b1101, 0b1111], 4), opened)
+    assert texts(later) == ["s0[0-3]", "s1[0-3]", "t2[0-3]", "t0[0-1] → t1[2-3]"]
+
+
 def test_paper_lambdascale_waits_for_targets_that_hold_nothing_yet():
     workers = {WorkerId("s0"): range(2), WorkerId("t0"): range(2), WorkerId("t1"): ()}
     found = LambdaScalePolicy().propose(Holdings(workers, 2))
