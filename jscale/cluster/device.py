@@ -41,6 +41,11 @@ class Device:
         if self._thread.ident is not None:
             self._thread.join()
 
+    @property
+    def kv_wanted_ns(self) -> int | None:
+        """When KV was last left here for another replica, or given to it."""
+        return self._host.kv_wanted_ns
+
     def _run(self) -> None:
         try:
             is_busy = False

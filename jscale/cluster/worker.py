@@ -23,7 +23,7 @@ from jscale.cluster.transfer import Transfers
 from jscale.cluster.worker_state import WorkerState
 from jscale.core.errors import JscaleError, UnavailableError
 from jscale.core.ids import PipelineId, WorkerId
-from jscale.core.units import mbit_to_bytes_per_s
+from jscale.core.units import NS_PER_S, mbit_to_bytes_per_s
 from jscale.pipeline.messages import (
     ServeEvent,
     StageMessage,
@@ -39,6 +39,13 @@ DRAIN_S = 30.0
 
 MEASURE_S = 1.0
 """Over how long the use of the link is taken: longer than a burst of activations."""
+
+KV_QUIET_NS = 2 * NS_PER_S
+"""A worker that leaves goes when nobody fetched KV from it for so long, nor has it just
+given sequences back: where there is no room for them yet, they wait at the gateway."""
+
+KV_LINGER_NS = 10 * NS_PER_S
+"""How long that may take at most; what is not fetched by then is recomputed."""
 
 FLUSH_S = 2.0
 """How long gateways may take to be told the last tokens."""
@@ -125,6 +132,8 @@ class Worker:
         try:
             end = await self._ended
             await self._streams.flushed(FLUSH_S)
+            if not end.failed:
+                await self._kv_given()
         finally:
             attached.cancel()
             measured.cancel()
@@ -133,6 +142,15 @@ class Worker:
         logging.info("worker=%s ends: %s", self._name, end.reason)
         if end.failed:
             raise UnavailableError(end.reason)
+
+    async def _kv_given(self) -> None:
+        """Returns when nobody fetches KV that was left here any more, or in time."""
+        give_up_ns = time.monotonic_ns() + KV_LINGER_NS
+        while self._loader and (wanted_ns := self._loader.device.kv_wanted_ns):
+            wait_ns = min(wanted_ns + KV_QUIET_NS, give_up_ns) - time.monotonic_ns()
+            if wait_ns <= 0:
+                return
+            await asyncio.sleep(wait_ns / NS_PER_S)
 
     def _close(self) -> None:
         self._transfers.close()

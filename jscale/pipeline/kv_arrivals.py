@@ -18,7 +18,12 @@ from jscale.pipeline.messages import (
 )
 from jscale.pipeline.rates import LinkRate, PrefillRate
 from jscale.plan.execution import ExecutionPipeline, Stage
-from jscale.plan.handover import HandOverCosts, busiest_link_share, kv_is_moved
+from jscale.plan.handover import (
+    SETUP_NS,
+    HandOverCosts,
+    busiest_link_share,
+    kv_is_moved,
+)
 
 SILENCE_NS = 15 * NS_PER_S
 """A stage that has not said for so long how a move ended does not work: longer than a
@@ -166,6 +171,7 @@ class KvArrivals:
                 pages=tuple(sequence.pages[:num_pages]),
                 num_tokens=sequence.num_kept,
                 prefill_tokens_per_s=self.prefill.tokens_per_s,
+                step_ns=self.prefill.step_ns,
             )
         for move in self._moves.values():
             if move.sequence is sequence:
@@ -185,12 +191,16 @@ class KvArrivals:
         rate = self.prefill.tokens_per_s or ticket.prefill_tokens_per_s
         if not rate:
             return False
+        num_pages = self._config.pages_for(sequence.num_movable)
+        whole_pages = num_pages * self._config.page_tokens
         costs = HandOverCosts(
-            kv_bytes_per_token=per_token,
+            kv_bytes_per_token=per_token * whole_pages / sequence.num_movable,
             link_bytes_per_s=self._link.bytes_per_s(now_ns),
             prefill_tokens_per_s=rate,
             queued_bytes=sum(move.link_bytes for move in self._moves.values()),
             queued_tokens=scheduler.num_uncomputed,
+            # What asks for KV and what brings it wait for a step to end, on each side.
+            setup_ns=SETUP_NS + self.prefill.step_ns + ticket.step_ns,
         )
         return kv_is_moved(sequence.num_movable, costs=costs)
 

@@ -56,7 +56,8 @@ class KvTicket(msgspec.Struct, frozen=True):
 
     The workers of `stages` have it in `pages`, which the pipeline numbered, for as long
     as nobody else needs those: it is moved if it is still there, else recomputed.
-    `prefill_tokens_per_s` is how fast that replica computed prompts; 0: not known.
+    `prefill_tokens_per_s` is how fast that replica computed prompts, 0: not known, and
+    `step_ns` how long a step took there.
     """
 
     pipeline: PipelineId
@@ -64,6 +65,7 @@ class KvTicket(msgspec.Struct, frozen=True):
     pages: tuple[int, ...]
     num_tokens: int
     prefill_tokens_per_s: float = 0.0
+    step_ns: int = 0
 
 
 # --- stage -> stage (header; the arrays follow as payload) -------------------------

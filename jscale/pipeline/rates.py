@@ -19,15 +19,20 @@ class PrefillRate:
     A step computes tiles, and a step of many costs less a row than a step of one. So
     what a step tells counts unless it is much smaller than the last that counted, and
     until a prompt was seen, decoding gives a rate that is too low.
+
+    Attributes:
+      tokens_per_s: 0 as long as nothing was seen.
+      step_ns: how long the last step took, of whatever size.
     """
 
     def __init__(self) -> None:
         self.tokens_per_s = 0.0
-        """0: nothing was seen."""
+        self.step_ns = 0
         self._num_rows = 0
 
     def seen(self, num_rows: int, took_ns: int) -> None:
         """A step of so many rows went through all stages in `took_ns`."""
+        self.step_ns = took_ns
         num_rows = -(-num_rows // TILE_ROWS) * TILE_ROWS
         if took_ns > 0 and 2 * num_rows >= self._num_rows:
             self._num_rows = num_rows

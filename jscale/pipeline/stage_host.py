@@ -69,6 +69,8 @@ class StageHost:
             worker, executor, self._leases, outbox, ended=self._move_ended
         )
         self._pipelines: dict[PipelineId, OpenPipeline] = {}
+        self.kv_wanted_ns: int | None = None
+        """When KV was last left here for somebody, or given; any thread may look."""
         self._turns = Turns(config.row_buckets[-1])
 
     @property
@@ -154,6 +156,8 @@ class StageHost:
         self._turns.remove(opened)
         self._mover.drop(pipeline)
         self._leases.close(pipeline)
+        if keeps_kv and (opened.head is None or opened.head.num_sequences):
+            self._kv_is_wanted()
         if opened.head:
             opened.head.give_back(reason, keeps_kv=keeps_kv)
         self._outbox.closed(pipeline, reason)
@@ -220,6 +224,7 @@ class StageHost:
                 if (opened := self._pipelines.get(pipeline)) is not None:
                     self._move_ended(opened.spec, message)
             case FetchKv():
+                self._kv_is_wanted()
                 self._mover.give(message)
             case KvPiece():
                 self._mover.arrived(message, payload, self._now_ns())
@@ -263,6 +268,10 @@ class StageHost:
                 return
             self._hand_on(opened)
             self._close_finished()
+
+    def _kv_is_wanted(self) -> None:
+        if self._config.moves_kv != "never":
+            self.kv_wanted_ns = self._now_ns()
 
     def _broken(self, pipeline: PipelineId, reason: str) -> None:
         """A stage cannot go on, here or elsewhere: its KV is not to be relied on."""

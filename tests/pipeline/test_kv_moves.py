@@ -149,7 +149,7 @@ def test_by_cost_kv_is_moved_over_a_fast_link_and_not_over_a_slow_one(
         if kv is None:
             continue
         assert kv.prefill_tokens_per_s > 0
-        slow = msgspec.structs.replace(kv, prefill_tokens_per_s=1000.0)
+        slow = msgspec.structs.replace(kv, prefill_tokens_per_s=1000.0, step_ns=0)
         world.clients[name].kv = slow
     world.hand_over_returned(newer)
     world.run()
