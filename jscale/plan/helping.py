@@ -72,11 +72,6 @@ class HelpedTargets:
                 continue
             if len(self._helped[sources[0]]) < self._max_pipelines:
                 team = self._team_of(tuple(targets))
-                if team.held == (1 << self._holdings.num_blocks) - 1:
-                    # They could do without, but that is not worth a re-cut yet.
-                    self._joined.append(pipeline)
-                    seen.update(targets)
-                    continue
                 cut = sum(s.mask for s in pipeline.stages if s.worker in targets)
                 self._helped[sources[0]].append(_Help(team, cut, pipeline))
                 seen.update(targets)

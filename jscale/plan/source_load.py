@@ -214,11 +214,13 @@ def recut_alike(
     most_first = sorted(range(len(cuts)), key=lambda team: -held[team].bit_count())
     best = cuts
     best_rate = source_rate(cuts, num_blocks, merged_share)
-    common = (1 << num_blocks) - 1
+    whole = common = (1 << num_blocks) - 1
     for number, team in enumerate(most_first, start=1):
         common &= held[team]
         if not common:
             break
+        if common == whole:  # Teams that could do without: not worth a re-cut yet.
+            continue
         new = _without_costly_runs(common, number, num_blocks, merged_share)
         cut_anew = [each for each in most_first[:number] if cuts[each] != new]
         if any(new.bit_count() < growth * cuts[each].bit_count() for each in cut_anew):

@@ -1,6 +1,7 @@
 """Proposed pipelines, by example and by every holding of a few workers."""
 
 import itertools
+import random
 import sys
 
 import pytest
@@ -329,3 +330,27 @@ def test_pipelines_stay_sound_while_blocks_arrive_and_workers_leave(
         assert sorted(map(str, propose(holdings, policy=policy, current=current))) == (
             sorted(map(str, current))
         ), "proposing again changes something"
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_pipelines_stay_sound_from_the_first_block_to_the_last(seed):
+    rng = random.Random(seed)
+    num_blocks, num_sources = rng.randint(2, 8), rng.randint(0, 2)
+    growth = rng.choice([1, 1.25, 1.5, 3])
+    policy = ExecutionPolicy(rng.randint(1, 4), recut_growth=growth)
+    targets = [WorkerId(f"t{index}") for index in range(rng.randint(1, 5))]
+    ready = {WorkerId(f"s{i}"): set(range(num_blocks)) for i in range(num_sources)}
+    ready.update((target, set()) for target in targets)
+    arrivals = [(t, block) for t in targets for block in range(num_blocks)]
+    rng.shuffle(arrivals)
+    if seed % 2:  # Each target gets its blocks in order.
+        arrivals.sort(key=lambda arrival: arrival[1] + rng.random() * 2)
+    current = ()
+    for target, block in arrivals:
+        ready[target].add(block)
+        holdings = Holdings(ready, num_blocks)
+        current = propose(holdings, policy=policy, current=current)
+        check(holdings, policy, current)
+        again = propose(holdings, policy=policy, current=current)
+        assert sorted(map(str, again)) == sorted(map(str, current))
+    assert all(p.is_local for p in current)

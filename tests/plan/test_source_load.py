@@ -130,3 +130,8 @@ def test_less_in_one_piece_beats_more_between_which_the_source_has_its_turns():
     assert (taken.num_teams, taken.mask) == (3, 0b1000)
     taken, _ = cut_alike((0b1010,), 4, 1.0)
     assert taken.mask == 0b1010
+
+
+def test_who_could_do_without_a_source_stays_as_it_is_here():
+    assert recut([0b0111], [0b1111]) == (0b0111,)
+    assert recut([0b0001, 0b0001], [0b1111, 0b0011]) == (0b0011, 0b0011)
