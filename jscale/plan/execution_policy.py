@@ -65,7 +65,7 @@ class ExecutionPolicy(PipelinePolicy):
         one pipeline: with other targets where together they hold the model, so that
         sources are left to themselves; else with a source that runs what is missing,
         so that one block is enough to help. What a source runs for its targets is cut
-        alike, so that it runs in one step (`helping`). Nothing is re-cut unless
+        alike, so that it runs in one step (`source_load`). Nothing is re-cut unless
         `worth_recut`. A target waits that would make its source slower, or for which
         no source may take on more.
 
