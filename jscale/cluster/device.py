@@ -8,6 +8,13 @@ from collections.abc import Callable
 from jscale.core.units import NS_PER_S
 from jscale.pipeline.stage_host import StageHost
 
+KV_QUIET_NS = 2 * NS_PER_S
+"""A worker that leaves goes when nobody fetched KV from it for so long, nor has it just
+given sequences back: where there is no room for them yet, they wait at the gateway."""
+
+KV_LINGER_NS = 10 * NS_PER_S
+"""How long that may take at most; what is not fetched by then is recomputed."""
+
 Action = Callable[[StageHost], None]
 
 
@@ -41,10 +48,15 @@ class Device:
         if self._thread.ident is not None:
             self._thread.join()
 
-    @property
-    def kv_wanted_ns(self) -> int | None:
-        """When KV was last left here for another replica, or given to it."""
-        return self._host.kv_wanted_ns
+    def kv_linger_ns(self, began_ns: int, now_ns: int) -> int:
+        """How long a worker that leaves since `began_ns` stays at least, 0: no longer.
+
+        Others may yet fetch the KV of the sequences that it gave back.
+        """
+        wanted_ns = self._host.kv_wanted_ns
+        if wanted_ns is None:
+            return 0
+        return max(0, min(wanted_ns + KV_QUIET_NS, began_ns + KV_LINGER_NS) - now_ns)
 
     def _run(self) -> None:
         try:

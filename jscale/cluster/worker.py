@@ -40,13 +40,6 @@ DRAIN_S = 30.0
 MEASURE_S = 1.0
 """Over how long the use of the link is taken: longer than a burst of activations."""
 
-KV_QUIET_NS = 2 * NS_PER_S
-"""A worker that leaves goes when nobody fetched KV from it for so long, nor has it just
-given sequences back: where there is no room for them yet, they wait at the gateway."""
-
-KV_LINGER_NS = 10 * NS_PER_S
-"""How long that may take at most; what is not fetched by then is recomputed."""
-
 FLUSH_S = 2.0
 """How long gateways may take to be told the last tokens."""
 
@@ -145,12 +138,13 @@ class Worker:
 
     async def _kv_given(self) -> None:
         """Returns when nobody fetches KV that was left here any more, or in time."""
-        give_up_ns = time.monotonic_ns() + KV_LINGER_NS
-        while self._loader and (wanted_ns := self._loader.device.kv_wanted_ns):
-            wait_ns = min(wanted_ns + KV_QUIET_NS, give_up_ns) - time.monotonic_ns()
-            if wait_ns <= 0:
+        began_ns = now_ns = time.monotonic_ns()
+        while self._loader:
+            wait_ns = self._loader.device.kv_linger_ns(began_ns, now_ns)
+            if not wait_ns:
                 return
             await asyncio.sleep(wait_ns / NS_PER_S)
+            now_ns = time.monotonic_ns()
 
     def _close(self) -> None:
         self._transfers.close()
