@@ -211,7 +211,7 @@ class Anticipating(ScalingPolicy):
     accelerator, keeping it costs the time kept, and who keeps it for as long as getting
     it back would take never pays more than twice what one would who knew the future.
     Demand that falls and rises by chance is no such enemy: there half of it costs 1 to
-    2 % less, and nobody is seen to wait for it. So where scale-outs take 0.8 s nothing
+    2 % less, and hardly anybody waits for it. So where scale-outs take 0.8 s nothing
     is kept for 10 s. When nobody is there at all it is another matter: the last worker
     stays for `idle_ns`, as a first one takes longer, and somebody waits for all of it.
 
