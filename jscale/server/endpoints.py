@@ -142,11 +142,20 @@ class Resumption:
         all_tried = self._num_broken >= len(self._endpoints)
         if (
             self._endpoints.is_closed
-            or not self._endpoints.is_worth_another(error)
+            or not (self._endpoints.is_worth_another(error) or self._is_crowded(error))
             or (all_tried and not self._endpoints.has_answered)
             or now_s > self._deadline_s
         ):
             raise error
-        self._endpoints.leave(self._endpoint)
+        if not self._is_crowded(error):
+            self._endpoints.leave(self._endpoint)
         self._given_up.wait(self._pause_s)
         self._pause_s = min(2 * self._pause_s, PAUSE_S_MAX)
+
+    def _is_crowded(self, error: grpc.RpcError) -> bool:
+        """All that a lost gateway had come to this one at once: its queue is full.
+
+        The stream was taken once; only one that never was is refused for good.
+        """
+        is_full = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        return is_full and self._num_broken > 1

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 from grpc import StatusCode, aio
 
-from jscale.core.errors import RequestError, UnavailableError
+from jscale.core.errors import OverloadedError, RequestError, UnavailableError
 from jscale.proto.v1 import jscale_pb2 as pb
 from jscale.proto.v1 import jscale_pb2_grpc as pb_grpc
 from jscale.server.client import Client
@@ -17,8 +17,13 @@ NUM_TOKENS = 9
 PATIENCE_S = 20
 
 
+FULL = "full"
+
+
 class FakeGateway(pb_grpc.JscaleServicer):
     """Gives tokens 100, 101, … and breaks after so many; then after the next number.
+
+    In place of a number, `FULL` has it refuse one request, for too many wait.
 
     A break is what a client sees of a gateway that is killed: UNAVAILABLE, unmarked.
     """
@@ -35,6 +40,8 @@ class FakeGateway(pb_grpc.JscaleServicer):
             await context.abort(*self._refusal)
         first = len(request.generated_ids)
         count = self._breaks_after.pop(0) if self._breaks_after else NUM_TOKENS
+        if count == FULL:
+            await context.abort(StatusCode.RESOURCE_EXHAUSTED, "many wait")
         last = min(first + count, request.sampling.max_tokens)
         for index in range(first, last):
             token = pb.Token(id=100 + index, text=chr(97 + index), index=index)
@@ -104,6 +111,15 @@ def test_it_goes_on_however_often_it_breaks():
         assert is_whole(client.generate(PROMPT, max_tokens=NUM_TOKENS))
 
     run([FakeGateway(1, 2, 0, 3)], use)
+
+
+def test_a_stream_that_was_taken_waits_where_too_many_came_over_at_once():
+    def use(client):
+        assert is_whole(client.generate(PROMPT, max_tokens=NUM_TOKENS))
+        with pytest.raises(OverloadedError, match="many wait"):
+            list(client.generate(PROMPT, max_tokens=NUM_TOKENS))
+
+    run([FakeGateway(3, FULL, FULL, NUM_TOKENS, FULL)], use)
 
 
 def test_of_several_gateways_the_next_takes_over_and_keeps_the_client():
