@@ -20,6 +20,10 @@ SEQUENCES_MAX = 4
 """Sequences that a worker runs at a time: λScale's artifact sends its workers batches
 of four prompts."""
 
+STEP_TOKENS_MAX = 2048
+"""Tokens of a step: vLLM's default where prompts come in chunks. With 512, a worker
+that decodes besides would take prompts at half its rate."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Testbed:
@@ -138,6 +142,7 @@ A800_100G = Testbed(
         local_bytes_per_s=200e9,
         host_to_device_bytes_per_s=128e9 / 8,
         disk_bytes_per_s=8 * 10e9 / 8,
+        process_start_ns=500 * NS_PER_MS,
         message_latency_ns=50 * NS_PER_US,
     ),
     accelerator="A800",
@@ -161,9 +166,11 @@ of 10 Gb/s for each.
 Source: arXiv 2412.17246, evaluation; accelerators for each model and prefill rates from
 the configurations of its artifact (github.com/blitz-serving/blitz-scale, `config/`).
 NVIDIA's data sheets: 312 TFLOPS, 2.04 TB/s, NVLink 400 GB/s in both directions
-together. The share of prefill is what the rate of Llama-2-7B comes to. Not checked
-against the paper's table: PCIe, SSD and the number of hosts. Assumed: share of decode,
-latency, price.
+together. The share of prefill is what the rate of Llama-2-7B comes to. The half second
+until a new instance loads is fitted to the 2.0 s that Mistral-24B takes where every
+host has it in memory; a CUDA context takes as long, it says. Not checked against the
+paper's table: PCIe, SSD and the number of hosts. Assumed: share of decode, latency,
+price.
 """
 
 TESTBEDS = {
@@ -223,6 +230,7 @@ def model_costs(
         activation_bytes_per_token=shape.activation_bytes_per_token,
         max_sequences=max_sequences,
         max_tokens=int(free_bytes / shape.kv_bytes_per_token),
+        step_tokens_max=STEP_TOKENS_MAX,
         num_accelerators=taken,
     )
 

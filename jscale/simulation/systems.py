@@ -34,12 +34,11 @@ LAMBDA_SCALE_BARRIER_NS = 8_500 * NS_PER_US
 controller takes between two steps is fitted: 8.5 ms bring its times for 7B and 13B, and
 FaaSNet's in the same system, within 15 % of what it published."""
 
-NCCL_TENSORS = 363
 NCCL_TENSOR_NS = 1600 * NS_PER_US
 NCCL_GROUP_NS = 100 * NS_PER_MS
-"""NCCL as λScale ran it: a broadcast for each tensor (363 in Llama-2-13B), of 1.6 ms
-besides its bytes (fitted to its times for 7B and 13B), in a group that is made when it
-is needed, which takes 100 ms (BlitzScale)."""
+"""NCCL as λScale ran it: a broadcast for each tensor, of 1.6 ms besides its bytes
+(fitted to its times for 7B and 13B), in a group that is made when it is needed, which
+takes 100 ms (BlitzScale)."""
 
 HOST_CACHE_NS = 300 * NS_PER_S
 """How long a host keeps a model in memory that it does not use. An assumption."""
@@ -145,7 +144,7 @@ def nccl_grouped(setting: Setting) -> System:
     return System(
         "nccl-grouped",
         policy,
-        num_chunks=NCCL_TENSORS,
+        num_chunks=9 * setting.model.num_layers + 3,  # Tensors of a Llama.
         has_barrier=True,
         barrier_ns=NCCL_TENSOR_NS,
         setup_ns=NCCL_GROUP_NS,

@@ -1,5 +1,7 @@
 """With a barrier, each step of a multicast ends before the next begins."""
 
+import dataclasses
+
 import pytest
 
 from jscale.cluster.manager_state import ManagerPolicy
@@ -10,6 +12,8 @@ from jscale.simulation.settings import Fault, ScaleRequest, System
 
 MODEL = model_costs("llama-2-13b", H800_400G)
 LINE_S = 26.032 / 50
+CLUSTER = dataclasses.replace(H800_400G.cluster, devices_per_host=1)
+"""A NIC for each worker."""
 
 
 def whole_s(num_workers, *, kind="binomial", barrier_ms=10, faults=()):
@@ -22,7 +26,7 @@ def whole_s(num_workers, *, kind="binomial", barrier_ms=10, faults=()):
         barrier_ns=round(barrier_ms * NS_PER_MS),
     )
     result = simulate_run(
-        H800_400G.cluster_for(MODEL, num_workers),
+        CLUSTER,
         MODEL,
         system,
         (),
