@@ -79,6 +79,11 @@ class ExecutionPipeline:
         """How many blocks a worker runs; 0 if it takes no part."""
         return sum(s.num_blocks for s in self.stages if s.worker == worker)
 
+    @property
+    def num_blocks_of_busiest(self) -> int:
+        """How many blocks the worker runs that runs most."""
+        return max(self.num_blocks_of(worker) for worker in self.workers)
+
     def continues(self, older: "ExecutionPipeline") -> bool:
         """Whether a re-cut may keep the KV that is not the first stage's.
 

@@ -10,7 +10,6 @@ from jscale.plan.execution import ExecutionPipeline, Holdings, PipelinePolicy
 from jscale.plan.helping import (
     HelpedTargets,
     newest_for_each_target,
-    num_blocks_of_busiest,
     pipeline_of,
 )
 from jscale.plan.sharing import covers, reinforced
@@ -85,7 +84,7 @@ class ExecutionPolicy(PipelinePolicy):
         ):
             joined = self._join_targets(holdings, running, is_wide=is_wide)
             helped = self._help_targets(holdings, running, joined, pools_first)
-            rate = sum(1 / num_blocks_of_busiest(pipeline) for pipeline in joined)
+            rate = sum(1 / pipeline.num_blocks_of_busiest for pipeline in joined)
             rate += helped.rate
             if rate > best_rate + 1e-9:
                 best, best_rate = (*joined, *helped.pipelines()), rate

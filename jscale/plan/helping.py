@@ -35,8 +35,10 @@ class _Help:
 class HelpedTargets:
     """Owns the pipelines of every source while a proposal is made.
 
-    What is already helped stays with its source: `keep`. Then `improve` cuts anew what
-    is worth it and finds sources for those who wait, until nothing changes any more.
+    What is already helped stays with its source: `keep`. Where several workers of a
+    pipeline have become complete, the first is its source and the others assist. Then
+    `improve` cuts anew what is worth it and finds sources for those who wait, until
+    nothing changes any more.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class HelpedTargets:
         self._helped: dict[WorkerId, list[_Help]] = {
             source: [] for source in holdings.complete_workers
         }
+        self._assisting: Counter[WorkerId] = Counter()
         self._joined: list[ExecutionPipeline] = []
         self._waiting: list[WorkerId] = []
 
@@ -70,7 +73,8 @@ class HelpedTargets:
             targets = [w for w in pipeline.workers if w not in self._helped]
             if not sources or not seen.isdisjoint(targets):
                 continue
-            if len(self._helped[sources[0]]) < self._max_pipelines:
+            if all(self._room(source) > 0 for source in sources):
+                self._assisting.update(sources[1:])
                 team = self._team_of(tuple(targets))
                 cut = sum(s.mask for s in pipeline.stages if s.worker in targets)
                 self._helped[sources[0]].append(_Help(team, cut, pipeline))
@@ -100,7 +104,7 @@ class HelpedTargets:
     @property
     def rate(self) -> float:
         """Micro-batches in a block time, those of local replicas among them."""
-        joined = sum(1 / num_blocks_of_busiest(p) for p in self._joined)
+        joined = sum(1 / p.num_blocks_of_busiest for p in self._joined)
         return joined + sum(
             source_rate(
                 [each.cut for each in helped],
@@ -125,6 +129,8 @@ class HelpedTargets:
             )
             for index, each in enumerate(helped):
                 if proposed[index] != each.cut:
+                    others = set(each.pipeline.workers) - {source, *each.team.targets}
+                    self._assisting.subtract(others)
                     helped[index] = self._help(source, each.team, proposed[index])
                     changed = True
         return changed
@@ -162,9 +168,7 @@ class HelpedTargets:
 
         Of targets that hold the same no more are looked at than all sources may take.
         """
-        room = sum(
-            self._max_pipelines - len(helped) for helped in self._helped.values()
-        )
+        room = sum(self._room(source) for source in self._helped)
         num_equal: Counter[int] = Counter()
         able: list[WorkerId] = []
         others: list[WorkerId] = []
@@ -176,7 +180,7 @@ class HelpedTargets:
 
     def _take_on_idle(self, waiting: Sequence[_Team]) -> list[_Team]:
         """Sources that help nobody take teams on; returns who still waits."""
-        idle = [source for source, helped in self._helped.items() if not helped]
+        idle = [source for source in self._helped if self._is_idle(source)]
         if not idle or not waiting:
             return list(waiting)
         dealt = deal_teams(
@@ -202,9 +206,9 @@ class HelpedTargets:
         groups: dict[tuple[int, int], deque[WorkerId]] = defaultdict(deque)
         for source, helped in self._helped.items():
             cuts = {each.cut for each in helped}
-            if len(cuts) == 1 and len(helped) < self._max_pipelines:
+            if len(cuts) == 1 and self._room(source) > 0:
                 groups[cuts.pop(), len(helped)].append(source)
-        has_idle = not all(self._helped.values())
+        has_idle = any(self._is_idle(source) for source in self._helped)
         rest = []
         for team in waiting:
             best: tuple[int, int] | None = None
@@ -212,7 +216,7 @@ class HelpedTargets:
             if has_idle:
                 best_gain = gain_of_another(team.held, 0, num_blocks, merged_share)
             for (cut, num_teams), sources in groups.items():
-                if num_teams < self._max_pipelines and sources and not cut & ~team.held:
+                if sources and not cut & ~team.held:
                     gain = gain_of_another(cut, num_teams, num_blocks, merged_share)
                     if gain > best_gain:
                         best, best_gain = (cut, num_teams), gain
@@ -220,9 +224,18 @@ class HelpedTargets:
                 rest.append(team)
                 continue
             source = groups[best].popleft()
-            groups[best[0], best[1] + 1].append(source)
             self._helped[source].append(self._help(source, team, best[0]))
+            if self._room(source) > 0:
+                groups[best[0], best[1] + 1].append(source)
         return rest
+
+    def _room(self, source: WorkerId) -> int:
+        """How many more pipelines it may take part in, the ones it assists counted."""
+        num_pipelines = len(self._helped[source]) + self._assisting[source]
+        return self._max_pipelines - num_pipelines
+
+    def _is_idle(self, source: WorkerId) -> bool:
+        return not self._helped[source] and not self._assisting[source]
 
     def _help(self, source: WorkerId, team: _Team, cut: int) -> _Help:
         """The team's pipeline; who has nothing to run in it waits for another."""
@@ -254,11 +267,6 @@ def pipeline_of(
         assert worker is not None, f"{targets} do not hold the whole model"
         workers.append(worker)
     return ExecutionPipeline.of_workers(workers)
-
-
-def num_blocks_of_busiest(pipeline: ExecutionPipeline) -> int:
-    """How many blocks the worker runs that runs most."""
-    return max(pipeline.num_blocks_of(worker) for worker in pipeline.workers)
 
 
 def newest_for_each_target(

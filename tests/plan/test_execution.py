@@ -20,7 +20,7 @@ def test_a_pipeline_is_what_its_stages_are():
     assert made.num_blocks == 4
     assert made.head == W0
     assert made.workers == (W0, W1)
-    assert made.num_blocks_of(W0) == 3
+    assert made.num_blocks_of(W0) == made.num_blocks_of_busiest == 3
     assert not made.is_local
     assert str(made) == "w0[0-1] → w1[2] → w0[3]"
     assert pipeline(W0, W0).is_local

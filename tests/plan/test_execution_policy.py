@@ -332,7 +332,7 @@ def test_pipelines_stay_sound_while_blocks_arrive_and_workers_leave(
         ), "proposing again changes something"
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", [*range(150), 1009])
 def test_pipelines_stay_sound_from_the_first_block_to_the_last(seed):
     rng = random.Random(seed)
     num_blocks, num_sources = rng.randint(2, 8), rng.randint(0, 2)
