@@ -17,6 +17,7 @@ from jscale.cluster.records import TransferRecord
 from jscale.cluster.roster import Roster
 from jscale.core.chunks import ChunkTable
 from jscale.core.ids import PlanId, WorkerId
+from jscale.plan.chain import ChainPlan
 from jscale.plan.stragglers import StragglerWatch
 
 RETRY_NS = 500_000_000
@@ -32,6 +33,12 @@ the other then join together."""
 
 REJOIN_NS_PER_WORKER = 200_000
 """And so long for every worker of the plan, as a plan costs more the more there are."""
+
+LATE_IN_CHAINS_MAX = 64
+"""Of so many targets, those that came late stand at the end of chains. In a binomial
+plan the others wait for what a late one is to pass on, which it gets last: they are
+complete when it is (1.75 × as late where it came half-way). Chains of more take longer
+to fill."""
 
 
 class MulticastBook:
@@ -53,6 +60,7 @@ class MulticastBook:
         self._kind = kind
         self._next = first_id + 1
         self._transfer: TransferRecord | None = None
+        self._late: list[WorkerId] = []
         self._is_broken = False
         self._watch: StragglerWatch | None = None
 
@@ -118,6 +126,7 @@ class MulticastBook:
             transfer = None
         joiners = self._joiners(now_ns, num_launching)
         if transfer is None:
+            self._late = []
             if joiners and self._roster.senders:
                 self._start(joiners, now_ns)
             return
@@ -126,7 +135,9 @@ class MulticastBook:
             return
         targets = [w for w in transfer.pending if w not in self._roster.senders]
         if self._roster.senders and (targets or joiners):
-            self._start([*sorted(targets), *joiners], now_ns)
+            self._late = [w for w in self._late if w in targets] + joiners
+            on_time = sorted(set(targets).difference(self._late))
+            self._start([*on_time, *self._late], now_ns)
         elif self._is_broken or not transfer.sources:
             self._end()
 
@@ -151,9 +162,10 @@ class MulticastBook:
         """Has everyone join a new plan, and leaves behind who is no part of it."""
         plan = PlanId(self._next)
         self._next += 1
-        command = arrange(
-            plan, self._roster, targets, kind=self._kind, watch=self._watch
-        )
+        kind = self._kind
+        if 0 < len(self._late) < len(targets) <= LATE_IN_CHAINS_MAX:
+            kind = kind or ChainPlan.kind
+        command = arrange(plan, self._roster, targets, kind=kind, watch=self._watch)
         self._watch_over(command, now_ns)
         members = {member.worker for member in command.members}
         if self._transfer is not None:

@@ -242,7 +242,8 @@ class ManagerScript:
                 groups = [" ".join(m.worker for m in group) for group in command.groups]
                 spares = [f"spare {member.worker}" for member in command.spares]
                 members = ", ".join((*groups, *spares))
-                return f"{name} {show_id(command.plan)}: {members}"
+                kind = "" if command.kind == "binomial" else f"{command.kind} "
+                return f"{name} {show_id(command.plan)}: {kind}{members}"
             case messages.CancelMulticast(plan):
                 return f"{name} {show_id(plan)}"
             case messages.OpenPipeline(spec):
