@@ -67,12 +67,13 @@ class GatewayReported:
 class LauncherAttached:
     """Somebody who can start worker processes is there, and runs these already.
 
-    It may know what an earlier manager wanted, of that epoch.
+    It may know what an earlier manager wanted, of that epoch, and who ended before.
     """
 
     workers: tuple[WorkerId, ...] = ()
     num_workers_wanted: int | None = None
     wanted_epoch: int = 0
+    ended: tuple[WorkerId, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

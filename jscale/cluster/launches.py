@@ -40,9 +40,13 @@ class Launches:
         """Whether there is somebody who starts processes."""
         return self._has_launcher
 
-    def attached(self, running: Iterable[WorkerId], now_ns: int) -> None:
+    def attached(
+        self, running: Iterable[WorkerId], ended: Iterable[WorkerId], now_ns: int
+    ) -> None:
         """There is a launcher; those it runs already will attach by themselves."""
         self._has_launcher = True
+        for worker in ended:
+            self._note_name(worker)
         for worker in running:
             self._note_name(worker)
             self._pending[worker] = now_ns + LAUNCH_TIMEOUT_NS

@@ -213,7 +213,10 @@ class Manager:
             self._launcher = queue
             self._step(
                 events.LauncherAttached(
-                    hello.workers, hello.num_workers_wanted, hello.wanted_epoch
+                    hello.workers,
+                    hello.num_workers_wanted,
+                    hello.wanted_epoch,
+                    hello.ended,
                 )
             )
             try:

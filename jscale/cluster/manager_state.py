@@ -150,9 +150,9 @@ class ManagerState:
                 self._wanted.gateway_lost(gateway, now_ns)
             case events.GatewayReported(gateway, load):
                 self._wanted.reported(gateway, load, now_ns)
-            case events.LauncherAttached(workers):
+            case events.LauncherAttached(workers, ended=ended):
                 running = [each for each in workers if each not in self._roster]
-                self._launches.attached(running, now_ns)
+                self._launches.attached(running, ended, now_ns)
                 self._wanted.launcher_attached(event)
             case events.LauncherDetached():
                 self._launches.detached()

@@ -318,14 +318,16 @@ class LauncherHello(Message, frozen=True):
     """The first message of whoever can start worker processes.
 
     `workers` are those that it runs already: a manager that was restarted must wait
-    for them instead of having others started. What the last manager wanted comes back
-    as from a gateway, of which there may be none left.
+    for them instead of having others started; and of the names of those that `ended`
+    it must give out none again. What the last manager wanted comes back as from a
+    gateway, of which there may be none left.
     """
 
     launcher: str
     workers: tuple[WorkerId, ...] = ()
     num_workers_wanted: int | None = None
     wanted_epoch: int = 0
+    ended: tuple[WorkerId, ...] = ()
     protocol_version: int = PROTOCOL_VERSION
 
 

@@ -105,7 +105,9 @@ class Launcher:
             running = tuple(self._processes)
             ended = dict(self._ended)
         self._link.send(
-            messages.LauncherHello("local", running, self._wanted, self._wanted_epoch)
+            messages.LauncherHello(
+                "local", running, self._wanted, self._wanted_epoch, tuple(ended)
+            )
         )
         for worker, process in ended.items():
             self._link.send(messages.WorkerExited(worker, process.exit_code or 0))
@@ -122,9 +124,8 @@ class Launcher:
 
     def _launch(self, worker: WorkerId) -> None:
         with self._lock:
-            if worker in self._processes:
+            if worker in self._processes or worker in self._ended:
                 return
-            self._ended.pop(worker, None)  # A later manager may not know the name.
             config = dataclasses.replace(self._template, worker=worker)
             flags = flags_of(config, self._token_file)
             log = self._log_dir / f"{worker}.log"

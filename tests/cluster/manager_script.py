@@ -168,14 +168,16 @@ class ManagerScript:
         return [self._report(worker, messages.LeaveRequested())]
 
     def do_launcher(self, word: str, *words: str) -> list[events.Event]:
-        """`launcher attached [w0 w1] [wanted=3 epoch=1]`, with what it runs and knows.
+        """`launcher attached [w0 w1] [wanted=3 epoch=1] [ended=w2,w3]`: it knows that.
 
         Or `launcher detached`.
         """
         if word == "detached":
             return [events.LauncherDetached()]
         workers = tuple(WorkerId(word) for word in words if "=" not in word)
-        return [events.LauncherAttached(workers, *read_wanted(words))]
+        given = dict(word.split("=") for word in words if "=" in word)
+        ended = tuple(map(WorkerId, given.get("ended", "").split(",")))
+        return [events.LauncherAttached(workers, *read_wanted(words), ended)]
 
     def do_exited(self, worker: str, exit_code: str) -> list[events.Event]:
         """`exited w1 2`: the launcher saw its process end."""
