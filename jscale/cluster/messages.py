@@ -317,10 +317,8 @@ class LoadReported(Message, frozen=True):
 class LauncherHello(Message, frozen=True):
     """The first message of whoever can start worker processes.
 
-    `workers` are those that it runs already: a manager that was restarted must wait
-    for them instead of having others started; and of the names of those that `ended`
-    it must give out none again. What the last manager wanted comes back as from a
-    gateway, of which there may be none left.
+    A manager that was restarted waits for `workers`, which run already, and gives no
+    name of `ended` out again. What the last one wanted comes as from gateways.
     """
 
     launcher: str
