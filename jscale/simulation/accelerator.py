@@ -27,10 +27,11 @@ class StepTimes:
     def num_steps_in(self, passed_ns: int) -> int:
         """Steps that are over by then."""
         if self.growth_ns <= 0:
-            return int(passed_ns / self.first_ns) if self.first_ns > 0 else 0
-        half = self.first_ns / self.growth_ns - 0.5
-        root = math.sqrt(half * half + 2 * passed_ns / self.growth_ns)
-        num_steps = max(0, int(root - half))
+            num_steps = int(passed_ns / self.first_ns)
+        else:
+            half = self.first_ns / self.growth_ns - 0.5
+            root = math.sqrt(half * half + 2 * passed_ns / self.growth_ns)
+            num_steps = max(0, int(root - half))
         while self.elapsed_ns(num_steps + 1) <= passed_ns:
             num_steps += 1
         while num_steps and self.elapsed_ns(num_steps) > passed_ns:
