@@ -1,5 +1,7 @@
 """How busy a link is."""
 
+import socket
+
 from jscale.cluster.link_meter import LinkCount, LinkMeter
 from jscale.transport.pacing import LinkPacer
 
@@ -29,7 +31,18 @@ def test_a_link_of_which_no_rate_is_known_is_not_measured() -> None:
 
 def test_the_kernel_counts_what_crosses_a_real_link() -> None:
     meter = LinkMeter("tcp://127.0.0.1:1", rate_mbit_s=1000, pacer=None)
-    count = meter.read(7)
-    assert count is not None
-    assert count.now_ns == 7
-    assert count.sent_bytes == count.received_bytes >= 0
+    before = meter.read(7)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as sender:
+            receiver, _ = server.accept()
+            with receiver:
+                sender.sendall(bytes(100_000))
+                received = 0
+                while received < 100_000:
+                    received += len(receiver.recv(1 << 16))
+    after = meter.read(8)
+    assert before is not None
+    assert after is not None
+    assert (before.now_ns, after.now_ns) == (7, 8)
+    assert after.sent_bytes - before.sent_bytes >= 100_000
+    assert after.received_bytes - before.received_bytes >= 100_000
