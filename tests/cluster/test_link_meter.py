@@ -32,14 +32,15 @@ def test_a_link_of_which_no_rate_is_known_is_not_measured() -> None:
 def test_the_kernel_counts_what_crosses_a_real_link() -> None:
     meter = LinkMeter("tcp://127.0.0.1:1", rate_mbit_s=1000, pacer=None)
     before = meter.read(7)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as sender:
-            receiver, _ = server.accept()
-            with receiver:
-                sender.sendall(bytes(100_000))
-                received = 0
-                while received < 100_000:
-                    received += len(receiver.recv(1 << 16))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as sender,
+        server.accept()[0] as receiver,
+    ):
+        sender.sendall(bytes(100_000))
+        received = 0
+        while received < 100_000:
+            received += len(receiver.recv(1 << 16))
     after = meter.read(8)
     assert before is not None
     assert after is not None
