@@ -20,6 +20,12 @@ KINDS_TRIED = (BinomialPlan.kind, ChainPlan.kind)
 TRANSFERS_TRIED_MAX = 1 << 12
 """Of each candidate, and then twice as many: 0.2 s. The rest is extrapolated."""
 
+CHUNKS_TRIED_MAX = 32
+"""And no more than so many chunks, and then twice as many, which show how much one more
+adds, where nothing is held yet: of 120 random topologies with up to 19 members and 256
+chunks the same choice as by trying all in 119 (the other: 0.4 % later), in 0.37 of the
+time."""
+
 Group = tuple[WorkerId, ...]
 """A source, then its targets in the order in which a chain passes them."""
 
@@ -69,8 +75,8 @@ def multicast_over(
     senders = choose_sources(sources, topology, policy=policy)
     candidates = [
         _Arrangement(tuple(sources), groups, chosen, num_leading)
-        for groups in _groupings(senders, targets, topology)
-        for chosen in (KINDS_TRIED if kind is None else (kind,))
+        for groups in dict.fromkeys(_groupings(senders, targets, topology))
+        for chosen in (_kinds(groups) if kind is None else (kind,))
     ]
     if len(candidates) == 1:
         return candidates[0].plan(num_chunks)
@@ -101,7 +107,10 @@ class _Arrangement:
     def time_ns(self, topology: Topology, num_chunks: int, held: Held) -> float:
         """When targets are complete, their mean; for many chunks, about."""
         num_targets = sum(len(group) - 1 for group in self.groups)
-        tried = max(4, self.num_leading, TRANSFERS_TRIED_MAX // num_targets)
+        tried = TRANSFERS_TRIED_MAX // num_targets
+        if not held:
+            tried = min(tried, CHUNKS_TRIED_MAX)
+        tried = max(4, self.num_leading, tried)
         if num_chunks <= 2 * tried:
             return self._exact_ns(topology, num_chunks, held)
         once, twice = (
@@ -114,6 +123,11 @@ class _Arrangement:
         plan = self.plan(num_chunks)
         times_ns = completion_times_ns(plan, topology, MIB, held=held)
         return sum(times_ns.values()) / len(times_ns)
+
+
+def _kinds(groups: Sequence[Group]) -> Sequence[str]:
+    """Those to try: to a single target all of them are the same."""
+    return KINDS_TRIED if any(len(group) > 2 for group in groups) else KINDS_TRIED[:1]
 
 
 def _thinned(held: Held, num_chunks: int, num_kept: int) -> Held:
