@@ -3,7 +3,7 @@
 from absl import flags
 
 from jscale.launch import mains
-from jscale.launch.simulation_output import show, watched
+from jscale.launch.simulation_output import CHARTS, charts_folder, show, watched
 from jscale.simulation.comparison import simulate
 from jscale.simulation.metrics import Objective
 from jscale.simulation.trace_file import columns_from_text
@@ -27,16 +27,14 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("preset", "h800-400g", "Machines, as in a paper.")
     flags.DEFINE_string("model", "llama-2-13b", "Model, by its name.")
-    flags.DEFINE_integer(
-        "workers", 12, "Workers at most: λScale's testbed has 12 hosts."
-    )
+    flags.DEFINE_integer("workers", 12, "Workers at most; λScale has 12 hosts.")
     flags.DEFINE_integer("min_workers", 1, "Workers at least; 0: the model may go.")
     flags.DEFINE_integer("max_sequences", 4, "Sequences that a worker runs at a time.")
     flags.DEFINE_float("ttft_s", 1.0, "SLO: seconds until the first token.")
     flags.DEFINE_float("tpot_s", 0.2, "SLO: seconds for each further token.")
     flags.DEFINE_integer("seed", 0, "Of all that is drawn.")
     flags.DEFINE_boolean("json", False, "Print numbers for programs, not a table.")
-    flags.DEFINE_string("plot", "", "Folder for charts; needs the extra `bench`.")
+    flags.DEFINE_string("plot", None, f"Folder for charts, {CHARTS}; empty: none.")
     flags.DEFINE_string("timelines", "", "Folder for what each request saw, as CSV.")
 
 
@@ -66,7 +64,8 @@ def main(arguments: list[str]) -> None:
             seed=given.seed,
             progress=progress,
         )
-    show(comparison, as_json=given.json, plot=given.plot, timelines=given.timelines)
+    plot = charts_folder(given.plot, as_json=given.json)
+    show(comparison, as_json=given.json, plot=plot, timelines=given.timelines)
 
 
 def run() -> None:

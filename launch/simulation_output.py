@@ -1,6 +1,7 @@
 """How `jscale-simulate` shows what it does and what came of it."""
 
 import contextlib
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jscale.simulation.comparison import Comparison
+
+CHARTS = "simulation-charts"
+"""The folder for charts, unless another is asked for."""
 
 
 @contextlib.contextmanager
@@ -25,6 +29,17 @@ def watched() -> Iterator[Callable[[str, float], None]]:
     task = bar.add_task("reading the trace", total=1.0)
     with bar:
         yield lambda name, share: bar.update(task, description=name, completed=share)
+
+
+def charts_folder(asked: str | None, *, as_json: bool) -> str:
+    """Where charts go; empty: nowhere.
+
+    Nobody need ask for them where a table is printed and they can be drawn.
+    """
+    if asked is not None:
+        return asked
+    can_draw = importlib.util.find_spec("matplotlib") is not None
+    return CHARTS if can_draw and not as_json else ""
 
 
 def show(comparison: Comparison, *, as_json: bool, plot: str, timelines: str) -> None:

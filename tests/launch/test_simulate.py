@@ -16,9 +16,10 @@ SMALL = (
 )
 
 
-def simulate(*flags):
+def simulate(*flags, cwd=None):
     return subprocess.run(
         [sys.executable, "-m", "jscale.launch.simulate", *SMALL, *flags],
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=120,
@@ -33,6 +34,16 @@ def test_json_alone_is_on_standard_output():
     )
     assert [system["name"] for system in printed["systems"]] == ["jscale", "ideal"]
     assert all(system["num_failed"] == 0 for system in printed["systems"])
+
+
+def test_charts_go_with_a_table_unless_they_are_not_wanted(tmp_path):
+    pytest.importorskip("matplotlib")
+    simulate("--json", cwd=tmp_path)
+    simulate("--plot=", cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
+    ended = simulate(cwd=tmp_path)
+    assert (tmp_path / "simulation-charts" / "ttft.png").is_file()
+    assert "wrote simulation-charts" in ended.stderr
 
 
 def test_a_table_is_printed_and_files_are_written(tmp_path):

@@ -22,6 +22,7 @@ class Peer(Handler, MulticastObserver):
     def __init__(self, net, name, **options):
         self.name = WorkerId(name)
         self.router = PlanRouter()
+        self.accepted = queue.Queue()
         self.memory = ChunkMemory(NUM_CHUNKS * CHUNK_SIZE_BYTES, CHUNK_SIZE_BYTES)
         self.transport = net.open(name, **options)
         self.address = self.transport.listen(net.any_address, self).address
@@ -33,7 +34,9 @@ class Peer(Handler, MulticastObserver):
         self.member = None
 
     def connect(self, other):
+        """Returns when both sides have the connection."""
         self.router.opened(self.transport.connect(other.address, self))
+        assert other.accepted.get(timeout=PATIENCE_S) == self.name
 
     def join(self, plan, plan_id=PLAN, **options):
         self.member = MulticastMember(
@@ -50,6 +53,7 @@ class Peer(Handler, MulticastObserver):
 
     def opened(self, connection):
         self.router.opened(connection)
+        self.accepted.put(connection.peer)
 
     def landing(self, plan):
         return self.router.landing(plan)
