@@ -17,6 +17,7 @@ from jscale.cluster.records import TransferRecord
 from jscale.cluster.roster import Roster
 from jscale.core.chunks import ChunkTable
 from jscale.core.ids import PlanId, WorkerId
+from jscale.core.units import NS_PER_S
 from jscale.plan.chain import ChainPlan
 from jscale.plan.stragglers import StragglerWatch
 
@@ -30,6 +31,10 @@ serves them all: process start differs by about a second on a busy machine."""
 REJOIN_NS = 500_000_000
 """A worker that comes late waits until the plan is so old: those that come one after
 the other then join together."""
+
+REJOIN_SHARE = 0.125
+"""But no longer than this share of what the model takes on a link, where that is known:
+a late worker that waited for half a second would miss the whole of a fast multicast."""
 
 REJOIN_NS_PER_WORKER = 200_000
 """And so long for every worker of the plan, as a plan costs more the more there are."""
@@ -147,16 +152,25 @@ class MulticastBook:
         if not waiting or not self._roster.senders:
             return []
         transfer = self._transfer
-        if transfer is not None:
-            num_members = len(self._roster)
-            pause_ns = max(REJOIN_NS, REJOIN_NS_PER_WORKER * num_members)
-            if now_ns < transfer.started_ns + pause_ns:
-                return []
+        pause_ns = self._rejoin_ns(transfer) if transfer is not None else 0
+        if transfer is not None and now_ns < transfer.started_ns + pause_ns:
+            return []
         oldest_ns = self._roster[next(iter(waiting))].attached_ns
         if num_launching and now_ns - oldest_ns < GRACE_NS:
             return []
         roster = self._roster
         return [w for w in waiting if roster[w].retry_after_ns <= now_ns]
+
+    def _rejoin_ns(self, transfer: TransferRecord) -> int:
+        """How old the plan must be before others may join."""
+        roster = self._roster
+        found = (roster[w].link_bytes_per_s for w in transfer.sources if w in roster)
+        known = [rate for rate in found if rate]
+        pause_ns = REJOIN_NS
+        if known:
+            load_ns = sum(self._spec.block_sizes_bytes) * NS_PER_S / min(known)
+            pause_ns = min(pause_ns, round(REJOIN_SHARE * load_ns))
+        return max(pause_ns, REJOIN_NS_PER_WORKER * len(roster))
 
     def _start(self, targets: list[WorkerId], now_ns: int) -> None:
         """Has everyone join a new plan, and leaves behind who is no part of it."""
