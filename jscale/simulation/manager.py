@@ -45,8 +45,10 @@ class SimulatedManager:
     def stop(self) -> None:
         """The process is gone."""
         self.is_alive = False
-        for worker in list(self.workers.values()):
-            self._world.streams.send(self, worker, worker.detach)
+        # Also those whose hello has not come: their streams break like any other.
+        for worker in list(self._world.workers.values()):
+            if worker.is_attached:
+                self._world.streams.send(self, worker, worker.detach)
         self.workers.clear()
         self._gateways.clear()
 
