@@ -15,6 +15,7 @@ from jscale.core.errors import PeerLostError
 from jscale.core.ids import WorkerId
 from jscale.transport.checksum import Buffer, Checksum, crc32c
 from jscale.transport.pacing import LinkPacer
+from jscale.transport.rdma_options import RDMA_DEFAULTS, RdmaOptions
 
 TIMEOUT_S = 5.0
 """A peer that takes nothing for this long is lost; a cut cable is noticed by it."""
@@ -37,12 +38,14 @@ class TransportConfig:
       link: emulates a link rate, over all that shares it; None: as fast as it goes.
       timeout_s: bound on making a connection and on a peer that takes nothing.
       checksum: what senders put beside their bytes; tests make it lie.
+      rdma: which devices `rdma://` uses, and how.
     """
 
     hello: Hello
     link: LinkPacer | None = None
     timeout_s: float = TIMEOUT_S
     checksum: Checksum = crc32c
+    rdma: RdmaOptions = RDMA_DEFAULTS
 
 
 class Landing(abc.ABC):

@@ -8,6 +8,7 @@ from jscale.core.errors import ConfigError
 from jscale.transport.base import TIMEOUT_S, Hello, Transport, TransportConfig
 from jscale.transport.checksum import Checksum, crc32c
 from jscale.transport.pacing import LinkPacer
+from jscale.transport.rdma_options import RDMA_DEFAULTS, RdmaOptions
 
 _MODULES = {
     "mem": ("jscale.transport.mem", "MemTransport"),
@@ -38,6 +39,7 @@ def open_transport(
     link: LinkPacer | None = None,
     timeout_s: float = TIMEOUT_S,
     checksum: Checksum = crc32c,
+    rdma: RdmaOptions = RDMA_DEFAULTS,
 ) -> Transport:
     """The transport for addresses like `address`, of which only the scheme counts.
 
@@ -51,4 +53,4 @@ def open_transport(
         Callable[[TransportConfig], Transport],
         getattr(importlib.import_module(module), name),
     )
-    return make(TransportConfig(hello, link, timeout_s, checksum))
+    return make(TransportConfig(hello, link, timeout_s, checksum, rdma))

@@ -1,0 +1,64 @@
+"""What an operator may say about `rdma://`."""
+
+import dataclasses
+
+from jscale.core.errors import ConfigError
+
+RETRY_S = 2.0
+"""Long enough for a link that goes down and up, short beside a scale-out."""
+
+DEPTH = 64
+"""Chunks on their way in one connection at most. 64 of 256 KiB are 16 MiB, more than
+400 Gbit/s carry in 100 µs, the longest way through a data centre."""
+
+RETRY_S_MAX = 60.0
+DEPTH_MAX = 4096
+PORT_MAX = 255
+GID_INDEX_MAX = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class RdmaOptions:
+    """Which devices are used, and how.
+
+    Attributes:
+      devices: names as `ibv_devices` lists them, in the order in which chunks are
+        spread over them; none: those that suit the worker's address and accelerator.
+      port: the port of each device, from 1 on; None: the first that is active.
+      gid_index: which address of the port is used; None: RoCE v2 where there is one.
+      retry_s: how long a peer that does not answer is tried again before it is lost.
+      pulls: targets read chunks (`RDMA_READ`), instead of being written to.
+      depth: chunks on their way in one connection, at most.
+    """
+
+    devices: tuple[str, ...] = ()
+    port: int | None = None
+    gid_index: int | None = None
+    retry_s: float = RETRY_S
+    pulls: bool = False
+    depth: int = DEPTH
+
+    def __post_init__(self) -> None:
+        names = self.devices
+        if not all(names) or len(set(names)) != len(names):
+            raise ConfigError(
+                f"rdma devices are {','.join(names)!r}: name each once, as "
+                "jscale-doctor lists them"
+            )
+        _require_between("rdma port", self.port, 1, PORT_MAX)
+        _require_between("rdma gid_index", self.gid_index, 0, GID_INDEX_MAX)
+        _require_between("rdma depth", self.depth, 1, DEPTH_MAX)
+        if not 0 < self.retry_s <= RETRY_S_MAX:
+            raise ConfigError(
+                f"rdma retry_s is {self.retry_s}: give seconds over 0, at most "
+                f"{RETRY_S_MAX:.0f}"
+            )
+
+
+def _require_between(name: str, value: int | None, least: int, most: int) -> None:
+    if value is not None and not least <= value <= most:
+        raise ConfigError(f"{name} is {value}: give {least} to {most}")
+
+
+RDMA_DEFAULTS = RdmaOptions()
+"""Nothing was said."""
