@@ -11,7 +11,7 @@ import argparse
 import random
 import time
 
-from jscale.cluster.messages import Replica, ReplicasChanged
+from jscale.cluster.gateway_messages import Replica, ReplicasChanged
 from jscale.core.ids import PipelineId, SequenceId, WorkerId
 from jscale.core.units import NS_PER_S
 from jscale.engine.request import Request, SamplingParams

@@ -10,6 +10,13 @@ from jscale.engine.config import EngineConfig
 from jscale.plan.execution import ExecutionPipeline, Holdings, PipelinePolicy
 from jscale.plan.execution_policy import ExecutionPolicy
 
+PAUSE_NS_PER_WORKER = 20_000
+"""Pipelines are chosen, and people told, at most so often for each worker: choosing
+takes about half of it, so that it takes half of the time however many there are."""
+
+PAUSE_NS_MIN = 5_000_000
+"""A shorter pause, that of 250 workers, is none."""
+
 
 @dataclasses.dataclass(frozen=True)
 class PipelineChoice:
@@ -123,3 +130,9 @@ def choose_leavers(roster: Roster, *, num_excess: int) -> Sequence[WorkerId]:
     youngest_first = staying[::-1]
     youngest_first.sort(key=lambda worker: worker in roster.complete)
     return youngest_first[:num_excess]
+
+
+def is_too_soon(num_workers: int, last_ns: int, now_ns: int) -> bool:
+    """Whether what costs O(workers) was done so lately that it waits."""
+    pause_ns = PAUSE_NS_PER_WORKER * num_workers
+    return pause_ns > PAUSE_NS_MIN and now_ns < last_ns + pause_ns

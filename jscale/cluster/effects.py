@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from jscale.cluster.messages import GatewayCommand, LauncherCommand, WorkerCommand
+from jscale.cluster.gateway_messages import GatewayCommand, LauncherCommand
+from jscale.cluster.messages import WorkerCommand
 from jscale.core.ids import WorkerId
 
 

@@ -2,12 +2,8 @@
 
 import dataclasses
 
-from jscale.cluster.messages import (
-    GatewayHello,
-    LoadReported,
-    WorkerHello,
-    WorkerReport,
-)
+from jscale.cluster.gateway_messages import GatewayHello, LoadReported
+from jscale.cluster.messages import WorkerHello, WorkerReport
 from jscale.core.ids import WorkerId
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from absl import logging
 from grpc import aio
 
-from jscale.cluster import events, messages, rpc
+from jscale.cluster import events, gateway_messages, messages, rpc
 from jscale.cluster.config import AUTO, ManagerConfig
 from jscale.cluster.effects import (
     Effect,
@@ -19,7 +19,8 @@ from jscale.cluster.effects import (
     TellLauncher,
     TellWorker,
 )
-from jscale.cluster.manager_state import ManagerPolicy, ManagerState
+from jscale.cluster.manager_policy import ManagerPolicy
+from jscale.cluster.manager_state import ManagerState
 from jscale.cluster.model_spec import load_model_spec
 from jscale.cluster.outgoing import Outgoing, outgoing
 from jscale.cluster.ready_file import write_ready_file
@@ -175,13 +176,13 @@ class Manager:
                     self._step(events.WorkerDetached(worker))
 
     async def _serve_gateway(
-        self, incoming: AsyncIterator[messages.GatewayReport], write: Write
+        self, incoming: AsyncIterator[gateway_messages.GatewayReport], write: Write
     ) -> None:
         hello = await anext(incoming, None)
-        if (why := _refusal(hello, messages.GatewayHello)) is not None:
+        if (why := _refusal(hello, gateway_messages.GatewayHello)) is not None:
             await write(messages.Refuse(why))
             return
-        assert isinstance(hello, messages.GatewayHello)
+        assert isinstance(hello, gateway_messages.GatewayHello)
         gateway = hello.gateway
         async with outgoing(write) as queue:
             self._gateways[gateway] = queue
@@ -189,9 +190,9 @@ class Manager:
             try:
                 async for report in incoming:
                     match report:
-                        case messages.ScaleTo(num_workers):
+                        case gateway_messages.ScaleTo(num_workers):
                             self._step(events.ScaleRequested(num_workers))
-                        case messages.LoadReported():
+                        case gateway_messages.LoadReported():
                             self._step(events.GatewayReported(gateway, report))
             finally:
                 if self._gateways.get(gateway) is queue:
@@ -199,16 +200,16 @@ class Manager:
                     self._step(events.GatewayDetached(gateway))
 
     async def _serve_launcher(
-        self, incoming: AsyncIterator[messages.LauncherReport], write: Write
+        self, incoming: AsyncIterator[gateway_messages.LauncherReport], write: Write
     ) -> None:
         hello = await anext(incoming, None)
-        why = _refusal(hello, messages.LauncherHello)
+        why = _refusal(hello, gateway_messages.LauncherHello)
         if why is None and self._launcher is not None:
             why = "there is a launcher already; a cluster has one"
         if why is not None:
             await write(messages.Refuse(why))
             return
-        assert isinstance(hello, messages.LauncherHello)
+        assert isinstance(hello, gateway_messages.LauncherHello)
         async with outgoing(write) as queue:
             self._launcher = queue
             self._step(
@@ -221,7 +222,7 @@ class Manager:
             )
             try:
                 async for report in incoming:
-                    if isinstance(report, messages.WorkerExited):
+                    if isinstance(report, gateway_messages.WorkerExited):
                         self._step(
                             events.WorkerProcessEnded(report.worker, report.exit_code)
                         )

@@ -5,70 +5,31 @@ transfers under way, pipelines) are compared after every event, and the differen
 becomes effects. There is no other logic: a fault is a difference like any other.
 """
 
-import dataclasses
-
-from jscale.cluster import events, messages
+from jscale.cluster import events, gateway_messages, messages
 from jscale.cluster.decisions import (
     choose_disk_loader,
     choose_leavers,
     choose_local_loaders,
     choose_pipelines,
+    is_too_soon,
     lease_pages,
 )
-from jscale.cluster.effects import (
-    Effect,
-    TellGateway,
-    TellGateways,
-    TellLauncher,
-    TellWorker,
-)
+from jscale.cluster.effects import Effect, TellLauncher, TellWorker
 from jscale.cluster.launches import Launches
+from jscale.cluster.manager_policy import ManagerPolicy
 from jscale.cluster.multicast_book import MulticastBook
-from jscale.cluster.number_wanted import NumberWanted, ScalingBounds
+from jscale.cluster.number_wanted import NumberWanted
 from jscale.cluster.pipeline_book import PipelineBook
+from jscale.cluster.publisher import Publisher
 from jscale.cluster.records import PipelineRecord, WorkerRecord
 from jscale.cluster.roster import Roster
-from jscale.cluster.status import describe_replica, describe_status
 from jscale.core.ids import WorkerId, first_id
-from jscale.plan.execution import PipelinePolicy
-from jscale.plan.execution_policy import ExecutionPolicy
-from jscale.plan.scaling_policy import ScalingPolicy
 
 REST_NS = 500_000_000
 """How long a worker whose pipeline failed waits for the next one."""
 
 RELOAD_NS = 5_000_000_000
 """How long a worker that could not read the disk waits for the next try."""
-
-
-PAUSE_NS_PER_WORKER = 20_000
-"""Pipelines are chosen, and people told, at most so often for each worker: choosing
-takes about half of it, so that it takes half of the time however many there are."""
-
-PAUSE_NS_MIN = 5_000_000
-"""A shorter pause, that of 250 workers, is none."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ManagerPolicy:
-    """How the manager chooses.
-
-    Attributes:
-      execution: which pipelines are open while blocks arrive.
-      multicast_kind: a key of `PLAN_KINDS`; None: what suits the links.
-      executes_while_loading: workers serve with the blocks they have.
-      loads_locally: each worker reads a copy of its own; nothing is multicast.
-      scaling: how the load that gateways report decides how many workers there are;
-        None: it does not, people do.
-      bounds: between what the load may decide.
-    """
-
-    execution: PipelinePolicy = dataclasses.field(default_factory=ExecutionPolicy)
-    multicast_kind: str | None = None
-    executes_while_loading: bool = True
-    loads_locally: bool = False
-    scaling: ScalingPolicy | None = None
-    bounds: ScalingBounds = dataclasses.field(default_factory=ScalingBounds)
 
 
 class ManagerState:
@@ -105,7 +66,6 @@ class ManagerState:
             sequences_per_worker=spec.engine.max_sequences,
             epoch=epoch,
         )
-        self._epoch = epoch
         self._effects: list[Effect] = []
         self._roster = Roster(spec.num_blocks)
         self._multicasts = MulticastBook(
@@ -119,12 +79,10 @@ class ManagerState:
             self._roster, self._effects.append, first_id(epoch)
         )
         self._launches = Launches()
+        self._publisher = Publisher(
+            spec, self._roster, self._pipelines, self._effects.append, epoch=epoch
+        )
         self._note = ""
-        self._gateways: set[str] = set()
-        self._status: messages.StatusChanged | None = None
-        self._has_news = True
-        self._told_ns = 0
-        self._told: tuple[int | None, str] = (None, "")
         self._chosen_version = (-1, -1)
         self._chosen_ns = 0
         self._rest_ends_ns: set[int] = set()
@@ -146,7 +104,6 @@ class ManagerState:
             case events.GatewayAttached(hello):
                 self._attach_gateway(hello)
             case events.GatewayDetached(gateway):
-                self._gateways.discard(gateway)
                 self._wanted.gateway_lost(gateway, now_ns)
             case events.GatewayReported(gateway, load):
                 self._wanted.reported(gateway, load, now_ns)
@@ -163,7 +120,8 @@ class ManagerState:
                 if note := self._launches.give_up_late(now_ns):
                     self._note = note
                 self._pipelines.close_late(now_ns)
-        self._has_news |= not isinstance(event, events.Ticked | events.GatewayReported)
+        if not isinstance(event, events.Ticked | events.GatewayReported):
+            self._publisher.something_happened()
         self._reconcile(now_ns)
         effects = self._effects.copy()
         self._effects.clear()
@@ -183,17 +141,9 @@ class ManagerState:
         for spec in hello.pipelines:
             self._pipelines.adopt(hello.worker, spec, now_ns)
 
-    def _attach_gateway(self, hello: messages.GatewayHello) -> None:
+    def _attach_gateway(self, hello: gateway_messages.GatewayHello) -> None:
         """Tells it all; and learns from it what an earlier manager wanted."""
-        self._gateways.add(hello.gateway)
-        published = self._pipelines.published
-        replicas = tuple(
-            describe_replica(self._spec, self._roster, record) for record in published
-        )
-        snapshot = messages.ReplicasChanged(opened=replicas, is_snapshot=True)
-        self._effects.append(TellGateway(hello.gateway, snapshot))
-        if self._status is not None:
-            self._effects.append(TellGateway(hello.gateway, self._status))
+        self._publisher.greet(hello.gateway)
         self._wanted.learn(hello.num_workers_wanted, hello.wanted_epoch)
 
     def _detach(self, worker: WorkerId) -> None:
@@ -282,7 +232,8 @@ class ManagerState:
         """Each part costs nothing while what it looks at is as it was."""
         self._reconcile_number(now_ns)
         self._reconcile_pipelines(now_ns)
-        self._publish(now_ns)
+        note = self._missing_note() or self._note
+        self._publisher.publish(self._wanted.number, note, now_ns)
         self._pipelines.retire()
         self._dismiss()
         self._reconcile_holdings(now_ns)
@@ -297,7 +248,7 @@ class ManagerState:
         for worker in self._launches.start(missing, now_ns):
             if self._roster.senders:  # One that reads the disk takes longer.
                 self._wanted.started(worker, now_ns)
-            self._effects.append(TellLauncher(messages.LaunchWorker(worker)))
+            self._effects.append(TellLauncher(gateway_messages.LaunchWorker(worker)))
         if missing < 0:
             for worker in choose_leavers(self._roster, num_excess=-missing):
                 self._let_go(worker)
@@ -317,7 +268,7 @@ class ManagerState:
         version = (self._roster.version, self._pipelines.version)
         ended = {end_ns for end_ns in self._rest_ends_ns if end_ns <= now_ns}
         is_due = ended or version != self._chosen_version
-        if not is_due or self._is_too_soon(self._chosen_ns, now_ns):
+        if not is_due or is_too_soon(len(self._roster), self._chosen_ns, now_ns):
             return
         self._rest_ends_ns -= ended
         self._chosen_ns = now_ns
@@ -339,32 +290,6 @@ class ManagerState:
             )
         self._chosen_version = (self._roster.version, self._pipelines.version)
 
-    def _publish(self, now_ns: int) -> None:
-        """Tell gateways which replicas opened and closed, and people how things are."""
-        opened, closed = self._pipelines.take_changes()
-        if opened or closed:
-            self._has_news = True
-            told = (describe_replica(self._spec, self._roster, r) for r in opened)
-            change = messages.ReplicasChanged(tuple(told), tuple(closed))
-            self._effects.append(TellGateways(change))
-        note = self._missing_note() or self._note
-        self._has_news |= (self._wanted.number, note) != self._told
-        if not self._has_news or self._is_too_soon(self._told_ns, now_ns):
-            return
-        self._told = (self._wanted.number, note)
-        self._has_news, self._told_ns = False, now_ns
-        status = describe_status(
-            self._spec,
-            self._roster,
-            self._pipelines.opened_now,
-            num_wanted=self._wanted.number,
-            note=note,
-            epoch=self._epoch,
-        )
-        if status != self._status:
-            self._status = status
-            self._effects.append(TellGateways(status))
-
     def _dismiss(self) -> None:
         """Let those go whom nothing uses any more."""
         for worker in list(self._roster.leaving):
@@ -376,10 +301,6 @@ class ManagerState:
                 self._tell(worker, messages.Leave("fewer workers are wanted"))
 
     # --- small acts --------------------------------------------------------------
-
-    def _is_too_soon(self, last_ns: int, now_ns: int) -> bool:
-        pause_ns = PAUSE_NS_PER_WORKER * len(self._roster)
-        return pause_ns > PAUSE_NS_MIN and now_ns < last_ns + pause_ns
 
     def _let_go(self, worker: WorkerId) -> None:
         self._roster.update(worker, is_leaving=True)

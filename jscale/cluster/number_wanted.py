@@ -3,7 +3,7 @@
 import dataclasses
 
 from jscale.cluster.events import LauncherAttached
-from jscale.cluster.messages import LoadReported, RememberWanted
+from jscale.cluster.gateway_messages import LoadReported, RememberWanted
 from jscale.core.errors import ConfigError
 from jscale.core.ids import WorkerId
 from jscale.core.units import NS_PER_S

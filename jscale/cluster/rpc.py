@@ -16,6 +16,12 @@ import msgspec
 from grpc import aio
 
 from jscale.cluster import messages
+from jscale.cluster.gateway_messages import (
+    GatewayCommand,
+    GatewayReport,
+    LauncherCommand,
+    LauncherReport,
+)
 from jscale.core.errors import UnavailableError
 from jscale.core.units import MIB
 from jscale.pipeline import messages as pipeline_messages
@@ -99,11 +105,11 @@ SERVE = "jscale.internal.Serve"
 ATTACH_WORKER: Stream[messages.WorkerReport, messages.WorkerCommand] = Stream(
     CONTROL, "AttachWorker", messages.WorkerReport, messages.WorkerCommand
 )
-ATTACH_GATEWAY: Stream[messages.GatewayReport, messages.GatewayCommand] = Stream(
-    CONTROL, "AttachGateway", messages.GatewayReport, messages.GatewayCommand
+ATTACH_GATEWAY: Stream[GatewayReport, GatewayCommand] = Stream(
+    CONTROL, "AttachGateway", GatewayReport, GatewayCommand
 )
-ATTACH_LAUNCHER: Stream[messages.LauncherReport, messages.LauncherCommand] = Stream(
-    CONTROL, "AttachLauncher", messages.LauncherReport, messages.LauncherCommand
+ATTACH_LAUNCHER: Stream[LauncherReport, LauncherCommand] = Stream(
+    CONTROL, "AttachLauncher", LauncherReport, LauncherCommand
 )
 ATTACH_HEAD: Stream[pipeline_messages.ServeCommands, pipeline_messages.ServeEvents] = (
     Stream(

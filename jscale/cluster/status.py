@@ -2,12 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from jscale.cluster.messages import (
-    ModelSpec,
-    Replica,
-    StatusChanged,
-    WorkerStatus,
-)
+from jscale.cluster.gateway_messages import Replica, StatusChanged, WorkerStatus
+from jscale.cluster.messages import ModelSpec
 from jscale.cluster.records import PipelineRecord, WorkerRecord
 from jscale.core.ids import WorkerId
 

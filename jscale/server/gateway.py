@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from absl import logging
 
-from jscale.cluster import messages, rpc
+from jscale.cluster import gateway_messages, messages, rpc
 from jscale.cluster.link import Link
 from jscale.core.errors import RequestError, UnavailableError
 from jscale.core.ids import PipelineId, SequenceId, WorkerId
@@ -60,8 +60,8 @@ class Gateway:
         self._streams: dict[SequenceId, RequestStream] = {}
         self._running: dict[str, RequestStream] = {}
         self._numbers = itertools.count()
-        self._replicas: dict[PipelineId, messages.Replica] = {}
-        self._status: messages.StatusChanged | None = None
+        self._replicas: dict[PipelineId, gateway_messages.Replica] = {}
+        self._status: gateway_messages.StatusChanged | None = None
         self._asked: tuple[int, int] | None = None
         self._load_reports = LoadReports()
         self._heads: dict[WorkerId, tuple[Link, asyncio.Task[None]]] = {}
@@ -185,7 +185,7 @@ class Gateway:
             raise UnavailableError(
                 f"the manager at {self._manager.address} is not there: try again later"
             )
-        self._manager.send(messages.ScaleTo(num_workers))
+        self._manager.send(gateway_messages.ScaleTo(num_workers))
         before = self._status.num_workers_wanted
         self._asked = (before, num_workers)
         return before
@@ -228,19 +228,19 @@ class Gateway:
         if self._asked is not None:  # The last one may never have heard of it.
             _, wanted = self._asked
         epoch = 0 if status is None else status.epoch
-        self._manager.send(messages.GatewayHello(self._name, wanted, epoch))
+        self._manager.send(gateway_messages.GatewayHello(self._name, wanted, epoch))
         self._load_reports.forget()
 
-    def _manager_said(self, command: messages.GatewayCommand) -> None:
+    def _manager_said(self, command: gateway_messages.GatewayCommand) -> None:
         match command:
             case messages.Refuse(reason):
                 raise UnavailableError(f"the manager refuses this gateway: {reason}")
-            case messages.StatusChanged(num_workers_wanted=wanted):
+            case gateway_messages.StatusChanged(num_workers_wanted=wanted):
                 self._status = command
                 if self._asked is not None and wanted != self._asked[0]:
                     self._asked = None
                 self._leave_heads(command)
-            case messages.ReplicasChanged(opened, closed, is_snapshot):
+            case gateway_messages.ReplicasChanged(opened, closed, is_snapshot):
                 if is_snapshot:
                     self._replicas.clear()
                 for pipeline in closed:
@@ -250,7 +250,7 @@ class Gateway:
                     self._follow_head(replica)
                 self._carry_out(self._router.replicas_changed(command, self._now_ns()))
 
-    def _follow_head(self, replica: messages.Replica) -> None:
+    def _follow_head(self, replica: gateway_messages.Replica) -> None:
         """Opens a link to the head of a replica, if there is none. O(1)."""
         head, address = replica.head, replica.serve_address
         link, task = self._heads.get(head, (None, None))
@@ -261,7 +261,7 @@ class Gateway:
         link = self._link_to(head, address)
         self._heads[head] = (link, asyncio.create_task(link.run()))
 
-    def _leave_heads(self, status: messages.StatusChanged) -> None:
+    def _leave_heads(self, status: gateway_messages.StatusChanged) -> None:
         """Closes links to workers that are gone and have nothing of ours."""
         known = {worker.worker for worker in status.workers}
         known.update(replica.head for replica in self._replicas.values())

@@ -8,7 +8,7 @@ import threading
 
 from absl import logging
 
-from jscale.cluster import messages, rpc
+from jscale.cluster import gateway_messages, messages, rpc
 from jscale.cluster.config import WorkerConfig
 from jscale.cluster.link import Link
 from jscale.core.errors import UnavailableError
@@ -105,21 +105,23 @@ class Launcher:
             running = tuple(self._processes)
             ended = dict(self._ended)
         self._link.send(
-            messages.LauncherHello(
+            gateway_messages.LauncherHello(
                 "local", running, self._wanted, self._wanted_epoch, tuple(ended)
             )
         )
         for worker, process in ended.items():
-            self._link.send(messages.WorkerExited(worker, process.exit_code or 0))
+            self._link.send(
+                gateway_messages.WorkerExited(worker, process.exit_code or 0)
+            )
 
-    def _manager_said(self, command: messages.LauncherCommand) -> None:
+    def _manager_said(self, command: gateway_messages.LauncherCommand) -> None:
         match command:
             case messages.Refuse(reason):
                 self._refused = reason
                 self._cancel()
-            case messages.LaunchWorker(worker):
+            case gateway_messages.LaunchWorker(worker):
                 self._launch(worker)
-            case messages.RememberWanted(num_workers, epoch):
+            case gateway_messages.RememberWanted(num_workers, epoch):
                 self._wanted, self._wanted_epoch = num_workers, epoch
 
     def _launch(self, worker: WorkerId) -> None:
@@ -143,5 +145,5 @@ class Launcher:
                     self._ended[worker] = self._processes.pop(worker)
                 code = process.exit_code
                 logging.info("worker ended worker=%s exit_code=%d", worker, code)
-                self._link.send(messages.WorkerExited(worker, code))
+                self._link.send(gateway_messages.WorkerExited(worker, code))
             await asyncio.sleep(POLL_S)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Collection
 
-from jscale.cluster.messages import Replica
+from jscale.cluster.gateway_messages import Replica
 from jscale.core.ids import SequenceId
 from jscale.engine.request import Request
 from jscale.pipeline.messages import KvTicket

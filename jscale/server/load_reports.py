@@ -1,6 +1,6 @@
 """When a gateway tells the manager what it has to do. Pure."""
 
-from jscale.cluster.messages import LoadReported
+from jscale.cluster.gateway_messages import LoadReported
 from jscale.core.units import NS_PER_MS
 
 REPORT_NS = 100 * NS_PER_MS

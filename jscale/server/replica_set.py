@@ -3,7 +3,7 @@
 import heapq
 from collections import Counter, defaultdict
 
-from jscale.cluster.messages import Replica, ReplicasChanged
+from jscale.cluster.gateway_messages import Replica, ReplicasChanged
 from jscale.core.ids import PipelineId, WorkerId
 
 NUM_STALE_MIN = 64

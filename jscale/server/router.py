@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from jscale.cluster.messages import LoadReported, Replica, ReplicasChanged
+from jscale.cluster.gateway_messages import LoadReported, Replica, ReplicasChanged
 from jscale.core.errors import OverloadedError, RequestError, UnavailableError
 from jscale.core.ids import PipelineId, SequenceId, WorkerId
 from jscale.core.units import NS_PER_MS, NS_PER_S

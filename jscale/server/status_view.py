@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from jscale.cluster.messages import Replica, StatusChanged
+from jscale.cluster.gateway_messages import Replica, StatusChanged
 from jscale.proto.v1 import jscale_pb2 as pb
 from jscale.server.router import Router
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from jscale.cluster import messages
+from jscale.cluster import gateway_messages, messages
 from jscale.core.errors import OverloadedError
 from jscale.core.ids import PipelineId, SequenceId, WorkerId
 from jscale.core.units import NS_PER_MS
@@ -44,7 +44,7 @@ class SimulatedGateway:
         self.router = Router(config, world.clock.now_ns)
         self._numbers: dict[SequenceId, int] = {}
         self._given: dict[SequenceId, int] = {}
-        self._replicas: dict[PipelineId, messages.Replica] = {}
+        self._replicas: dict[PipelineId, gateway_messages.Replica] = {}
         self._heads: dict[WorkerId, SimulatedWorker] = {}
         self._is_ticking = False
         self._load_reports = LoadReports()
@@ -82,7 +82,7 @@ class SimulatedGateway:
     def scale_to(self, num_workers: int) -> None:
         """Somebody asks for so many workers."""
         manager = self._world.manager
-        command = messages.ScaleTo(num_workers)
+        command = gateway_messages.ScaleTo(num_workers)
         self._world.streams.send(self, manager, manager.gateway_said, self, command)
 
     # --- the manager -------------------------------------------------------------
@@ -91,7 +91,9 @@ class SimulatedGateway:
         """The stream to the manager is open."""
         if self.is_alive and self._world.manager.is_alive:
             self.is_attached = True
-            hello = messages.GatewayHello(self.name, self._wanted, self._wanted_epoch)
+            hello = gateway_messages.GatewayHello(
+                self.name, self._wanted, self._wanted_epoch
+            )
             manager = self._world.manager
             self._world.streams.send(self, manager, manager.gateway_said, self, hello)
 
@@ -113,15 +115,15 @@ class SimulatedGateway:
         """What the last manager that it heard of wanted, and its epoch."""
         return self._wanted, self._wanted_epoch
 
-    def manager_said(self, command: messages.GatewayCommand) -> None:
+    def manager_said(self, command: gateway_messages.GatewayCommand) -> None:
         """What there is now."""
         world = self._world
         match command:
-            case messages.StatusChanged():
+            case gateway_messages.StatusChanged():
                 self._wanted = command.num_workers_wanted
                 self._wanted_epoch = command.epoch
                 world.wanted_changed(command.num_workers_wanted)
-            case messages.ReplicasChanged(opened, closed, is_snapshot):
+            case gateway_messages.ReplicasChanged(opened, closed, is_snapshot):
                 if is_snapshot:
                     self._replicas.clear()
                 for pipeline in closed:

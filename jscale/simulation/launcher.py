@@ -4,7 +4,7 @@ import collections
 from typing import TYPE_CHECKING
 
 from jscale.cluster.events import LauncherAttached
-from jscale.cluster.messages import RememberWanted
+from jscale.cluster.gateway_messages import RememberWanted
 from jscale.core.ids import WorkerId
 from jscale.simulation.worker import SimulatedWorker
 

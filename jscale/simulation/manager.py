@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from jscale.cluster import events, messages, worker_events
+from jscale.cluster import events, gateway_messages, messages, worker_events
 from jscale.cluster.effects import (
     Effect,
     TellGateway,
@@ -72,16 +72,16 @@ class SimulatedManager:
             self._step(events.WorkerDetached(worker.name))
 
     def gateway_said(
-        self, gateway: SimulatedGateway, report: messages.GatewayReport
+        self, gateway: SimulatedGateway, report: gateway_messages.GatewayReport
     ) -> None:
         """A gateway said something."""
         match report:
-            case messages.GatewayHello():
+            case gateway_messages.GatewayHello():
                 self._gateways[gateway.name] = gateway
                 self._step(events.GatewayAttached(report))
-            case messages.ScaleTo(num_workers):
+            case gateway_messages.ScaleTo(num_workers):
                 self._step(events.ScaleRequested(num_workers))
-            case messages.LoadReported() if gateway.name in self._gateways:
+            case gateway_messages.LoadReported() if gateway.name in self._gateways:
                 self._step(events.GatewayReported(gateway.name, report))
 
     def gateway_gone(self, gateway: SimulatedGateway) -> None:
@@ -131,10 +131,10 @@ class SimulatedManager:
             case TellGateways(command):
                 for gateway in self._gateways.values():
                     send(self, gateway, gateway.manager_said, command)
-            case TellLauncher(messages.LaunchWorker(worker)):
+            case TellLauncher(gateway_messages.LaunchWorker(worker)):
                 launcher = self._world.launcher
                 send(self, launcher, launcher.launch, worker)
-            case TellLauncher(messages.RememberWanted() as wanted):
+            case TellLauncher(gateway_messages.RememberWanted() as wanted):
                 launcher = self._world.launcher
                 send(self, launcher, launcher.remember, wanted)
             case _:

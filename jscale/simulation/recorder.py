@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jscale.cluster.messages import Replica
+from jscale.cluster.gateway_messages import Replica
 from jscale.core.ids import PipelineId, WorkerId
 from jscale.core.units import NS_PER_MS
 from jscale.simulation.results import (

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from jscale.cluster.manager_state import ManagerPolicy
+from jscale.cluster.manager_policy import ManagerPolicy
 from jscale.core.errors import ConfigError
 from jscale.core.units import NS_PER_US
 

@@ -12,7 +12,7 @@ loading one takes, as ServerlessLLM's evaluation does.
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from jscale.cluster.manager_state import ManagerPolicy
+from jscale.cluster.manager_policy import ManagerPolicy
 from jscale.cluster.number_wanted import ScalingBounds
 from jscale.core.errors import ConfigError
 from jscale.core.units import NS_PER_MS, NS_PER_S, NS_PER_US

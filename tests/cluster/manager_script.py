@@ -14,7 +14,7 @@ open and, after `status`, each worker's phase and blocks. See `VERBS` for the wo
 import shlex
 from collections.abc import Iterable
 
-from jscale.cluster import events, messages
+from jscale.cluster import events, gateway_messages, messages
 from jscale.cluster.effects import (
     Effect,
     TellGateway,
@@ -22,7 +22,8 @@ from jscale.cluster.effects import (
     TellLauncher,
     TellWorker,
 )
-from jscale.cluster.manager_state import ManagerPolicy, ManagerState
+from jscale.cluster.manager_policy import ManagerPolicy
+from jscale.cluster.manager_state import ManagerState
 from jscale.cluster.number_wanted import ScalingBounds
 from jscale.core.ids import IDS_PER_EPOCH, PipelineId, PlanId, WorkerId, first_id
 from jscale.engine.config import EngineConfig
@@ -60,8 +61,8 @@ class ManagerScript:
             epoch=epoch,
         )
         self.bundle = messages.Bundle("b" * 64, 4096, "f")
-        self.status: messages.StatusChanged | None = None
-        self.replicas: dict[PipelineId, messages.Replica] = {}
+        self.status: gateway_messages.StatusChanged | None = None
+        self.replicas: dict[PipelineId, gateway_messages.Replica] = {}
 
     def run(self, line: str) -> list[str]:
         """What the manager wants done after what the line says."""
@@ -189,7 +190,7 @@ class ManagerScript:
 
     def do_gateway(self, name: str, *words: str) -> list[events.Event]:
         """`gateway g0 [wanted=3 epoch=1]`: it attached, and saw an earlier manager."""
-        hello = messages.GatewayHello(name, *read_wanted(words))
+        hello = gateway_messages.GatewayHello(name, *read_wanted(words))
         return [events.GatewayAttached(hello)]
 
     def do_load(self, gateway: str, *words: str) -> list[events.Event]:
@@ -197,7 +198,7 @@ class ManagerScript:
         given = {name: int(number) for name, number in (w.split("=") for w in words)}
         names = ("waiting", "running", "arrived", "finished")
         counts = {f"num_{name}": given.get(name, 0) for name in names}
-        load = messages.LoadReported(**counts, num_tokens=0, prompt_tokens=0)
+        load = gateway_messages.LoadReported(**counts, num_tokens=0, prompt_tokens=0)
         return [events.GatewayReported(gateway, load)]
 
     def do_wait(self, milliseconds: str) -> list[events.Event]:
@@ -215,20 +216,20 @@ class ManagerScript:
         match effect:
             case TellWorker(worker, command):
                 return f"-> {worker}: {self.show_command(command)}"
-            case TellLauncher(messages.RememberWanted(num_workers)):
+            case TellLauncher(gateway_messages.RememberWanted(num_workers)):
                 return f"-> launcher: remember that {num_workers} are wanted"
             case TellLauncher(command):
                 return f"-> launcher: {type(command).__name__} {command.worker}"
-            case TellGateways(messages.StatusChanged() as status):
+            case TellGateways(gateway_messages.StatusChanged() as status):
                 self.status = status
                 return ""
-            case TellGateways(messages.ReplicasChanged(opened, closed)):
+            case TellGateways(gateway_messages.ReplicasChanged(opened, closed)):
                 for pipeline in closed:
                     del self.replicas[pipeline]
                 self.replicas.update((each.pipeline, each) for each in opened)
                 shown = ", ".join(map(show_replica, self.replicas.values()))
                 return f"-> gateways: replicas {shown or 'none'}"
-            case TellGateway(gateway, messages.ReplicasChanged(opened)):
+            case TellGateway(gateway, gateway_messages.ReplicasChanged(opened)):
                 shown = ", ".join(map(show_replica, opened))
                 return f"-> {gateway}: all replicas: {shown or 'none'}"
             case TellGateway():
@@ -330,7 +331,7 @@ def read_blocks(text: str) -> tuple[int, ...]:
     return tuple(blocks)
 
 
-def show_replica(replica: messages.Replica) -> str:
+def show_replica(replica: gateway_messages.Replica) -> str:
     partners = " ".join(replica.workers[1:])
     return (
         f"{show_id(replica.pipeline)} at {replica.head}"

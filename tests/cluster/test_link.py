@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from grpc import aio
 
-from jscale.cluster import messages, rpc
+from jscale.cluster import gateway_messages, rpc
 from jscale.cluster.link import Link
 from jscale.core.errors import UnavailableError
 
 
 async def manager_that_says(
-    *commands: messages.GatewayCommand, token: str = "right"
+    *commands: gateway_messages.GatewayCommand, token: str = "right"
 ) -> tuple[aio.Server, str, list[Any]]:
     """A server of the gateway's stream, its address, and what it was told."""
     told: list[Any] = []
@@ -41,7 +41,7 @@ def link_to(address: str, events: list[str], token: str = "right") -> Link:
         address,
         token,
         name="the manager",
-        hello=messages.GatewayHello("g"),
+        hello=gateway_messages.GatewayHello("g"),
         on_attached=lambda: events.append("attached"),
         on_message=lambda command: events.append(type(command).__name__),
         on_lost=lambda reason: events.append("lost"),
@@ -56,11 +56,13 @@ async def until(holds: Callable[[], bool]) -> None:
 
 def test_link_attaches_says_hello_and_hears_of_the_loss() -> None:
     async def run() -> None:
-        server, address, told = await manager_that_says(messages.ReplicasChanged(()))
+        server, address, told = await manager_that_says(
+            gateway_messages.ReplicasChanged(())
+        )
         events: list[str] = []
         task = asyncio.create_task(link_to(address, events).run())
         await until(lambda: bool(told) and "ReplicasChanged" in events)
-        assert told == [messages.GatewayHello("g")]
+        assert told == [gateway_messages.GatewayHello("g")]
         await server.stop(None)
         await until(lambda: "lost" in events)
         assert events[:3] == ["attached", "ReplicasChanged", "lost"]

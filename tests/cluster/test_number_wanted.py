@@ -3,7 +3,7 @@
 import pytest
 
 from jscale.cluster.events import LauncherAttached
-from jscale.cluster.messages import LoadReported, RememberWanted
+from jscale.cluster.gateway_messages import LoadReported, RememberWanted
 from jscale.cluster.number_wanted import NUM_STARTED_MAX, NumberWanted, ScalingBounds
 from jscale.core.errors import ConfigError
 from jscale.core.ids import WorkerId

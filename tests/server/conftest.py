@@ -9,7 +9,7 @@ import tokenizers
 from grpc import aio
 from tokenizers import decoders, models, pre_tokenizers
 
-from jscale.cluster import messages, rpc
+from jscale.cluster import gateway_messages, rpc
 from jscale.core.ids import PipelineId, WorkerId
 from jscale.pipeline.messages import (
     Cancel,
@@ -56,13 +56,13 @@ class FakeManager:
 
     async def serve(self, incoming, write):
         hello = await anext(incoming)
-        assert isinstance(hello, messages.GatewayHello)
+        assert isinstance(hello, gateway_messages.GatewayHello)
         self.hellos.put_nowait(hello)
         for command in self._last.values():
             await write(command)
         self._writes.append(write)
         async for report in incoming:
-            is_load = isinstance(report, messages.LoadReported)
+            is_load = isinstance(report, gateway_messages.LoadReported)
             (self.loads if is_load else self.reports).put_nowait(report)
 
     async def tell(self, command):
@@ -72,14 +72,14 @@ class FakeManager:
 
     async def tell_replicas(self, *replicas, phase="LOCAL", epoch=0):
         heads = {replica.head for replica in replicas}
-        await self.tell(messages.ReplicasChanged(replicas, is_snapshot=True))
+        await self.tell(gateway_messages.ReplicasChanged(replicas, is_snapshot=True))
         await self.tell(
-            messages.StatusChanged(
+            gateway_messages.StatusChanged(
                 model_name="fake",
                 block_sizes_bytes=(100, 200),
                 num_workers_wanted=len(heads),
                 workers=tuple(
-                    messages.WorkerStatus(head, phase, (0, 1), 300, 1.5)
+                    gateway_messages.WorkerStatus(head, phase, (0, 1), 300, 1.5)
                     for head in sorted(heads)
                 ),
                 pipelines=tuple(
@@ -142,7 +142,7 @@ class FakeHead:
         await self._write(ServeEvents((returned,)))
 
     def replica(self, pipeline=1, *, is_local=True, capacity=8):
-        return messages.Replica(
+        return gateway_messages.Replica(
             PipelineId(pipeline),
             self.name,
             self.address,

@@ -2,7 +2,7 @@
 
 import inspect
 
-from jscale.cluster.messages import Replica, ReplicasChanged
+from jscale.cluster.gateway_messages import Replica, ReplicasChanged
 from jscale.core.errors import OverloadedError
 from jscale.core.ids import PipelineId, SequenceId, WorkerId
 from jscale.core.units import NS_PER_S

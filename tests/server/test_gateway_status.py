@@ -7,7 +7,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from jscale.cluster import messages, rpc
+from jscale.cluster import gateway_messages, messages, rpc
 from jscale.core.errors import UnavailableError
 from jscale.proto.v1 import jscale_pb2 as pb
 from tests.server.conftest import FakeManager, served
@@ -58,7 +58,7 @@ def test_scale_to_reaches_the_manager(stage, tools):
         await collect(stage.stub.Generate(ask()))
         answer = await stage.stub.ScaleTo(pb.ScaleToRequest(num_workers=4))
         assert answer.num_workers_before == 1
-        assert await stage.manager.reports.get() == messages.ScaleTo(4)
+        assert await stage.manager.reports.get() == gateway_messages.ScaleTo(4)
         code, details = await tools.failure(
             stage.stub.ScaleTo(pb.ScaleToRequest(num_workers=-1))
         )
@@ -82,7 +82,7 @@ def test_the_next_manager_hears_what_the_last_one_wanted(stage):
             await first.tell_replicas(head.replica(), epoch=7)
             await health_is(stage, SERVING)
             await stage.stub.ScaleTo(pb.ScaleToRequest(num_workers=3))
-            assert await first.reports.get() == messages.ScaleTo(3)
+            assert await first.reports.get() == gateway_messages.ScaleTo(3)
         await stage.start_manager(stage.manager_address)
         hello = await stage.manager.hellos.get()
         assert (hello.num_workers_wanted, hello.wanted_epoch) == (3, 7)

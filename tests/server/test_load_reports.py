@@ -2,7 +2,7 @@
 
 import pytest
 
-from jscale.cluster.messages import LoadReported
+from jscale.cluster.gateway_messages import LoadReported
 from jscale.core.units import NS_PER_MS
 from jscale.server.load_reports import LoadReports
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from jscale.cluster.messages import Replica, ReplicasChanged
+from jscale.cluster.gateway_messages import Replica, ReplicasChanged
 from jscale.core.ids import PipelineId, SequenceId, WorkerId
 from jscale.engine.request import Request
 from jscale.server.live import LiveSequence

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from jscale.cluster.manager_state import ManagerPolicy
+from jscale.cluster.manager_policy import ManagerPolicy
 from jscale.core.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from jscale.simulation.course import Run
 from jscale.simulation.draws import Draws

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from jscale.cluster.manager_state import ManagerPolicy
+from jscale.cluster.manager_policy import ManagerPolicy
 from jscale.core.units import NS_PER_MS, NS_PER_S
 from jscale.simulation.presets import H800_400G, model_costs
 from jscale.simulation.run import simulate_run
