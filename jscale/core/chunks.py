@@ -5,11 +5,14 @@ import dataclasses
 import functools
 import itertools
 
-from jscale.core.layout import ALIGNMENT_BYTES
 from jscale.core.units import KIB, MIB, round_up
 
 CHUNK_SIZE_BYTES_MIN = 4 * KIB
 CHUNK_SIZE_BYTES_MAX = 4 * MIB
+REGION_ALIGNMENT_BYTES = 4 * KIB
+"""Pages, and what O_DIRECT asks of the memory that it reads into: with chunks of whole
+pages every chunk starts at such an address. Costs half of it for each block."""
+
 CHUNKS_AIMED_AT = 256
 """Enough that the fill of the pipeline is small beside b (256 KiB chunks of 64 MiB:
 1.09 of the line on 8 members, 1 MiB chunks: 1.24), few enough to be cheap to track."""
@@ -56,7 +59,7 @@ class ChunkTable:
     def _offsets(self) -> tuple[int, ...]:
         """Where each region starts, and after the last, where the arena ends."""
         first, *blocks = (
-            round_up(size, ALIGNMENT_BYTES) for size in self.region_sizes_bytes
+            round_up(size, REGION_ALIGNMENT_BYTES) for size in self.region_sizes_bytes
         )
         starts = tuple(itertools.accumulate(blocks, initial=0))
         return (starts[-1], *starts[:-1], starts[-1] + first)
@@ -78,7 +81,7 @@ class ChunkTable:
         return self._offsets[-1]
 
     def region_offset_bytes(self, region: int) -> int:
-        """Where a region starts in the arena; a multiple of `ALIGNMENT_BYTES`."""
+        """Where a region starts in the arena; at a multiple of its alignment."""
         return self._offsets[region]
 
     def chunks_of(self, region: int) -> range:

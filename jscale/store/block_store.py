@@ -9,10 +9,9 @@ from collections.abc import Iterator
 
 import jax
 
-from jscale.core.chunks import ChunkTable, chunk_size_for
+from jscale.core.chunks import REGION_ALIGNMENT_BYTES, ChunkTable, chunk_size_for
 from jscale.core.errors import CheckpointError, ConfigError, IntegrityError
 from jscale.core.ids import BlockIndex, ChunkIndex
-from jscale.core.layout import ALIGNMENT_BYTES
 from jscale.core.units import MIB, format_size, round_up
 from jscale.store import disk
 from jscale.store.arena import Arena, InUseError
@@ -60,7 +59,7 @@ class BlockStore:
         self._lock = threading.Lock()
         self._chunks = ChunkTable((0, *manifest.block_sizes_bytes), chunk_size_bytes)
         self._regions = self._new_regions()
-        room = round_up(executables_size_bytes_max, ALIGNMENT_BYTES)
+        room = round_up(executables_size_bytes_max, REGION_ALIGNMENT_BYTES)
         self._arena = Arena(self._chunks.size_bytes + room)
 
     @property

@@ -8,10 +8,10 @@ from jscale.core.chunks import (
     CHUNK_SIZE_BYTES_MAX,
     CHUNK_SIZE_BYTES_MIN,
     CHUNKS_AIMED_AT,
+    REGION_ALIGNMENT_BYTES,
     ChunkTable,
     chunk_size_for,
 )
-from jscale.core.layout import ALIGNMENT_BYTES
 from jscale.core.units import GIB, KIB, MIB
 
 
@@ -49,8 +49,8 @@ def test_every_region_is_tiled_by_its_chunks():
     assert sizes == [[10], [], [4096, 4096], [4096, 904]]
     assert table.num_chunks == 5
     offsets = [table.region_offset_bytes(region) for region in range(4)]
-    assert offsets == [8192 + 5120, 0, 0, 8192]
-    assert table.size_bytes == 8192 + 5120 + 256
+    assert offsets == [8192 + 8192, 0, 0, 8192]
+    assert table.size_bytes == 8192 + 8192 + 4096
 
 
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=8), st.integers(1, 700))
@@ -78,8 +78,17 @@ def test_executables_lie_behind_the_blocks_and_move_none_of_them(sizes_bytes):
     offset_bytes = 0
     for region in (*range(1, len(sizes_bytes)), 0):
         assert table.region_offset_bytes(region) == offset_bytes
-        offset_bytes += -(-sizes_bytes[region] // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        num_pages = -(-sizes_bytes[region] // REGION_ALIGNMENT_BYTES)
+        offset_bytes += num_pages * REGION_ALIGNMENT_BYTES
     assert offset_bytes == table.size_bytes
+
+
+@given(st.lists(st.integers(0, 100_000), min_size=1, max_size=8), st.integers(1, 8))
+@settings(deadline=None)
+def test_chunks_of_whole_pages_start_where_direct_reads_may_go(sizes_bytes, pages):
+    table = ChunkTable(tuple(sizes_bytes), chunk_size_bytes=pages * 4096)
+    starts = [table.chunk(index).offset_bytes for index in range(table.num_chunks)]
+    assert all(start % 4096 == 0 for start in starts)
 
 
 def test_a_table_without_regions_is_our_bug():

@@ -205,7 +205,7 @@ def test_other_executables_than_promised_are_dropped(store):
 def test_executables_too_large_for_the_arena_are_refused(manifest):
     store = BlockStore(manifest, executables_size_bytes_max=1024)
     with pytest.raises(ConfigError, match="compile for fewer buckets"):
-        store.place_executables(bytes(2000))
+        store.place_executables(bytes(5000))
     store.close()
 
 
