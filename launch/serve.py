@@ -7,7 +7,7 @@ import types
 from absl import flags, logging
 
 from jscale.cluster.config import AUTO, CACHE_DIR, SERVED_PLAN_KINDS
-from jscale.launch import engine_flags, mains, scaling_flags
+from jscale.launch import engine_flags, mains, scaling_flags, transport_flags
 from jscale.launch.progress import convert_with_progress
 from jscale.server.local_cluster import LocalCluster
 from jscale.server.local_cluster_config import LocalClusterConfig
@@ -28,6 +28,7 @@ def define_flags() -> None:
     flags.DEFINE_enum("plan_kind", AUTO, SERVED_PLAN_KINDS, "How blocks travel.")
     flags.DEFINE_boolean("executes_while_loading", True, "Serve with some blocks.")
     engine_flags.define()
+    transport_flags.define()
     flags.DEFINE_string("cache_dir", CACHE_DIR, "Where converted models are kept.")
     flags.DEFINE_boolean("ships_executables", True, "Send executables with the blocks.")
     flags.DEFINE_float("start_timeout_s", 180.0, "Seconds the first worker may take.")

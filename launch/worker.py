@@ -4,7 +4,7 @@ from absl import flags
 
 from jscale.cluster.config import CACHE_DIR, WorkerConfig
 from jscale.cluster.worker import run_worker
-from jscale.launch import cluster_token, mains
+from jscale.launch import cluster_token, mains, transport_flags
 
 
 def define_flags() -> None:
@@ -16,10 +16,11 @@ def define_flags() -> None:
     cluster_token.define_flag()
     flags.DEFINE_string(
         "data_address",
-        "tcp://127.0.0.1:0",
-        "Where blocks and activations arrive; this machine only, unless you say so. "
-        "Port 0 takes a free one.",
+        "127.0.0.1:0",
+        "HOST:PORT where blocks and activations arrive; this machine only, unless you "
+        "say so. Port 0 takes a free one.",
     )
+    transport_flags.define()
     flags.DEFINE_string(
         "serve_address", "127.0.0.1:0", "HOST:PORT where gateways attach."
     )

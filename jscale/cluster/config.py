@@ -9,6 +9,8 @@ from jscale.engine.config import MOVES_KV
 from jscale.plan.hypercube import HypercubePlan
 from jscale.plan.kinds import PLAN_KINDS
 from jscale.plan.scaling_policy import SCALING_POLICIES, ScalingPolicy
+from jscale.transport.rdma_options import RETRY_S, RdmaOptions
+from jscale.transport.schemes import demanded_scheme
 
 CACHE_DIR = "~/.cache/jscale"
 
@@ -121,7 +123,14 @@ class WorkerConfig:
       worker: its name, unique for the life of the manager.
       manager_address: HOST:PORT of the manager; it may not be there yet.
       cluster_token: the secret that every process of the cluster shows.
-      data_address: where blocks and activations arrive.
+      data_address: HOST:PORT where blocks and activations arrive.
+      transport: what carries them: `tcp`, `rdma`, or `auto`: RDMA where it can be used.
+      rdma_devices: names of the RDMA devices to use, with commas between; none: the
+        one with the address of HOST, or the nearest of the fastest.
+      rdma_gid_index: which address of their ports; None: RoCE v2 of IPv4, if any.
+      rdma_retry_s: how long a peer that does not answer by RDMA is tried again.
+      rdma_pull: blocks are read by those who want them, not written by those who have
+        them.
       serve_address: HOST:PORT where gateways attach when it is the head of a replica.
       link_mbit_s: rate of its emulated link, each direction; None: as fast as it goes.
       nic_mbit_s: rate of its host's real link, each direction, if it should count where
@@ -137,7 +146,12 @@ class WorkerConfig:
     worker: str
     manager_address: str
     cluster_token: str
-    data_address: str = "tcp://127.0.0.1:0"
+    data_address: str = "127.0.0.1:0"
+    transport: str = AUTO
+    rdma_devices: str = ""
+    rdma_gid_index: int | None = None
+    rdma_retry_s: float = RETRY_S
+    rdma_pull: bool = False
     serve_address: str = "127.0.0.1:0"
     link_mbit_s: float | None = None
     nic_mbit_s: float | None = None
@@ -165,6 +179,19 @@ class WorkerConfig:
                     f"{name} is {address}: others connect to it; give the "
                     f"address of this machine that they reach"
                 )
+        demanded_scheme(self.data_address, self.transport)
+        assert self.rdma_options  # It checks them.
+
+    @property
+    def rdma_options(self) -> RdmaOptions:
+        """What the operator says about RDMA."""
+        names = self.rdma_devices.split(",") if self.rdma_devices else ()
+        return RdmaOptions(
+            devices=tuple(name.strip() for name in names),
+            gid_index=self.rdma_gid_index,
+            retry_s=self.rdma_retry_s,
+            pulls=self.rdma_pull,
+        )
 
 
 def _require_at_least(name: str, value: int | None, least: int) -> None:

@@ -31,6 +31,8 @@ from jscale.pipeline.messages import (
 )
 from jscale.pipeline.outbox import Outbox
 from jscale.transport.base import Hello
+from jscale.transport.choice import choose_transport
+from jscale.transport.numa import numa_of_process
 from jscale.transport.pacing import LinkPacer
 from jscale.transport.registry import open_transport
 
@@ -72,10 +74,21 @@ class Worker:
         self._loader: Loader | None = None
         rate = config.link_mbit_s and mbit_to_bytes_per_s(config.link_mbit_s)
         self._pacer = LinkPacer(rate) if rate else None
-        self._transport = open_transport(
+        choice = choose_transport(
             config.data_address,
+            config.transport,
+            config.rdma_options,
+            near_numa=numa_of_process(),
+        )
+        logging.info(
+            "worker=%s transport=%s: %s", self._name, choice.scheme, choice.reason
+        )
+        self._data_address = choice.address
+        self._transport = open_transport(
+            choice.address,
             Hello(self._name, config.cluster_token.encode()),
             link=self._pacer,
+            rdma=choice.options,
         )
         self._peers = Peers(
             self._transport,
@@ -92,7 +105,7 @@ class Worker:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
-        listener = self._transport.listen(self._config.data_address, self._peers)
+        listener = self._transport.listen(self._data_address, self._peers)
         server = aio.server(options=rpc.OPTIONS)
         handler = rpc.ATTACH_HEAD.handler(
             self._streams.serve, self._config.cluster_token

@@ -193,6 +193,11 @@ class LocalCluster:
             cluster_token=self._token,
             link_mbit_s=config.link_mbit_s,
             emulate_layer_us=config.emulate_layer_us,
+            transport=config.transport,
+            rdma_devices=config.rdma_devices,
+            rdma_gid_index=config.rdma_gid_index,
+            rdma_retry_s=config.rdma_retry_s,
+            rdma_pull=config.rdma_pull,
             cache_dir=config.cache_dir,
             ships_executables=config.ships_executables,
         )

@@ -4,6 +4,7 @@ import dataclasses
 
 from jscale.cluster.config import AUTO, AUTOSCALE_OFF, CACHE_DIR
 from jscale.core.errors import ConfigError
+from jscale.transport.rdma_options import RETRY_S
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,11 @@ class LocalClusterConfig:
       compute_dtype: element type of the arithmetic.
       moves_kv: when requests that are handed over take their KV along: `auto`, where
         that is sooner than computing it again, `always` or `never`.
+      transport: what carries blocks between workers: `tcp`, `rdma`, or `auto`.
+      rdma_devices: names of the RDMA devices to use, with commas between.
+      rdma_gid_index: which address of their ports; None: RoCE v2 of IPv4, if any.
+      rdma_retry_s: how long a worker that does not answer by RDMA is tried again.
+      rdma_pull: blocks are read by those who want them.
       cache_dir: where converted models and compiled executables are kept.
       ships_executables: workers give compiled executables to new ones.
       start_timeout_s: how long the first worker may take to serve.
@@ -53,6 +59,11 @@ class LocalClusterConfig:
     max_context: int | None = None
     compute_dtype: str = "float32"
     moves_kv: str = "auto"
+    transport: str = AUTO
+    rdma_devices: str = ""
+    rdma_gid_index: int | None = None
+    rdma_retry_s: float = RETRY_S
+    rdma_pull: bool = False
     cache_dir: str = CACHE_DIR
     ships_executables: bool = True
     start_timeout_s: float = 180.0

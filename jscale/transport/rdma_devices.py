@@ -124,17 +124,26 @@ def choose_ports(
     Raises:
       ConfigError: none can be used, or not as the options want it; says what there is.
     """
-    numbered = [port for port in ports if options.port in (None, port.port)]
     if options.devices:
-        chosen = [_named(name, numbered, ports) for name in options.devices]
+        chosen = [_named(name, ports) for name in options.devices]
     else:
-        chosen = _suitable(numbered, near_numa, host)
+        chosen = _suitable(ports, near_numa, host)
     if not chosen:
         raise ConfigError(
             f"no active RDMA port: there is {_listed(ports)}; "
             "check cables and `ip link`, or use --transport=tcp"
         )
     return tuple(_with_gid(port, options.gid_index, host) for port in chosen)
+
+
+def settled(options: RdmaOptions, ports: Sequence[RdmaPort]) -> RdmaOptions:
+    """Options by which these ports, once chosen, are chosen again. Pure."""
+    indices = {port.gid_index for port in ports}
+    return dataclasses.replace(
+        options,
+        devices=tuple(port.name for port in ports),
+        gid_index=indices.pop() if len(indices) == 1 else options.gid_index,
+    )
 
 
 def best_gid(gids: Iterable[Gid], link_layer: str, host: str = "") -> Gid | None:
@@ -154,15 +163,11 @@ def _fitness(gid: Gid, host: str) -> tuple[bool, bool, bool, int]:
     return gid.host == host, gid.is_ipv4, not is_local, -gid.index
 
 
-def _named(
-    name: str, ports: Sequence[RdmaPort], all_ports: Sequence[RdmaPort]
-) -> RdmaPort:
-    """The device's port: the active one, if it has several."""
-    own = [port for port in ports if port.device == name]
+def _named(name: str, ports: Sequence[RdmaPort]) -> RdmaPort:
+    """The port `device:1`, or the active one of `device`."""
+    own = [port for port in ports if name in (port.device, port.name)]
     if not own:
-        raise ConfigError(
-            f"no RDMA device {name!r} with such a port: there is {_listed(all_ports)}"
-        )
+        raise ConfigError(f"no RDMA device {name!r}: there is {_listed(ports)}")
     active = [port for port in own if port.state == ACTIVE]
     if not active:
         raise ConfigError(

@@ -13,7 +13,6 @@ DEPTH = 64
 
 RETRY_S_MAX = 60.0
 DEPTH_MAX = 4096
-PORT_MAX = 255
 GID_INDEX_MAX = 255
 
 
@@ -22,9 +21,9 @@ class RdmaOptions:
     """Which devices are used, and how.
 
     Attributes:
-      devices: names as `ibv_devices` lists them, in the order in which chunks are
-        spread over them; none: those that suit the worker's address and accelerator.
-      port: the port of each device, from 1 on; None: the first that is active.
+      devices: names as `ibv_devices` lists them, `mlx5_0` or `mlx5_0:2` (the port; else
+        the first that is active), in the order in which chunks are spread over them;
+        none: those that suit the worker's address and memory.
       gid_index: which address of the port is used; None: RoCE v2 where there is one.
       retry_s: how long a peer that does not answer is tried again before it is lost.
       pulls: targets read chunks (`RDMA_READ`), instead of being written to.
@@ -32,7 +31,6 @@ class RdmaOptions:
     """
 
     devices: tuple[str, ...] = ()
-    port: int | None = None
     gid_index: int | None = None
     retry_s: float = RETRY_S
     pulls: bool = False
@@ -45,7 +43,6 @@ class RdmaOptions:
                 f"rdma devices are {','.join(names)!r}: name each once, as "
                 "jscale-doctor lists them"
             )
-        _require_between("rdma port", self.port, 1, PORT_MAX)
         _require_between("rdma gid_index", self.gid_index, 0, GID_INDEX_MAX)
         _require_between("rdma depth", self.depth, 1, DEPTH_MAX)
         if not 0 < self.retry_s <= RETRY_S_MAX:

@@ -4,32 +4,19 @@ import importlib
 from collections.abc import Callable
 from typing import cast
 
-from jscale.core.errors import ConfigError
+from jscale.core.errors import TransportError
 from jscale.transport.base import TIMEOUT_S, Hello, Transport, TransportConfig
 from jscale.transport.checksum import Checksum, crc32c
 from jscale.transport.pacing import LinkPacer
 from jscale.transport.rdma_options import RDMA_DEFAULTS, RdmaOptions
+from jscale.transport.rdma_presence import raise_locked_limit, why_not_rdma
+from jscale.transport.schemes import scheme_of
 
 _MODULES = {
     "mem": ("jscale.transport.mem", "MemTransport"),
     "tcp": ("jscale.transport.tcp", "TcpTransport"),
+    "rdma": ("jscale.transport.rdma", "RdmaTransport"),
 }
-SCHEMES = tuple(_MODULES)
-
-
-def scheme_of(address: str) -> str:
-    """The scheme of `scheme://rest`.
-
-    Raises:
-      ConfigError: there is none, or nobody speaks it.
-    """
-    scheme, separator, _ = address.partition("://")
-    if not separator or scheme not in _MODULES:
-        raise ConfigError(
-            f"address {address!r} has no known scheme; "
-            f"use {' or '.join(f'{known}://…' for known in SCHEMES)}"
-        )
-    return scheme
 
 
 def open_transport(
@@ -47,8 +34,14 @@ def open_transport(
 
     Raises:
       ConfigError: nobody speaks the scheme.
+      TransportError: it is `rdma`, and something is missing for that.
     """
-    module, name = _MODULES[scheme_of(address)]
+    scheme = scheme_of(address)
+    if scheme == "rdma":
+        if missing := why_not_rdma():
+            raise TransportError(missing)
+        raise_locked_limit()
+    module, name = _MODULES[scheme]
     make = cast(
         Callable[[TransportConfig], Transport],
         getattr(importlib.import_module(module), name),

@@ -54,6 +54,26 @@ MISTAKES = {
         ],
         "data_address is tcp://0.0.0.0:0: others connect to it; give the address",
     ),
+    "two transports": (
+        [
+            "worker",
+            "--worker=w0",
+            "--data_address=tcp://127.0.0.1:0",
+            "--transport=rdma",
+            "--cluster_token_file={token}",
+        ],
+        "transport is rdma and data_address tcp://127.0.0.1:0: give HOST:PORT alone",
+    ),
+    "RDMA by a device that is not there": (
+        [
+            "worker",
+            "--worker=w0",
+            "--transport=rdma",
+            "--rdma_devices=nowhere0",
+            "--cluster_token_file={token}",
+        ],
+        "RDMA was asked for and cannot be used: ",
+    ),
     "a rate that is none": (
         [
             "worker",

@@ -10,7 +10,7 @@ from jscale.core.errors import PeerLostError
 from jscale.core.ids import WorkerId
 from jscale.transport.base import Connection, Handler, Hello, Landing, Transport
 from jscale.transport.checksum import crc32c
-from jscale.transport.registry import SCHEMES, open_transport
+from jscale.transport.registry import open_transport
 from tests.transport.party import Peer
 
 PATIENCE_S = 20.0
@@ -124,7 +124,7 @@ class LyingChecksum:
         return crc ^ 1 if self.num_calls - 1 in self.lies else crc
 
 
-@pytest.fixture(params=SCHEMES)
+@pytest.fixture(params=ANY_ADDRESS)
 def net(request) -> Iterator[Net]:
     yield from opened_and_closed(request.param)
 

@@ -7,7 +7,8 @@ import pytest
 from jscale.core.errors import ConfigError, PeerLostError, TransportError
 from jscale.transport.framing import MESSAGE_SIZE_BYTES_MAX
 from jscale.transport.pacing import LinkPacer
-from jscale.transport.registry import open_transport, scheme_of
+from jscale.transport.registry import open_transport
+from jscale.transport.schemes import scheme_of
 
 
 def test_both_sides_know_each_other(net):

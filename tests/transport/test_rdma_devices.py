@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from jscale.core.errors import ConfigError
-from jscale.transport.rdma_devices import choose_ports, list_ports
+from jscale.transport.rdma_devices import choose_ports, list_ports, settled
 from jscale.transport.rdma_options import RdmaOptions
 from tests.transport.fake_sysfs import (
     GLOBAL,
@@ -152,12 +152,21 @@ def test_a_device_of_two_ports_uses_the_active_one_or_the_one_given(tmp_path):
     down = roce("10.0.0.2", state="1: DOWN")
     add_device(tmp_path, "mlx5_0", down, roce("10.0.0.3", "eth1"))
     ports = list_ports(tmp_path)
-    for options in (
-        RdmaOptions(),
-        RdmaOptions(devices=("mlx5_0",)),
-        RdmaOptions(port=2),
-    ):
-        assert names(choose_ports(ports, options)) == ["mlx5_0:2"]
+    for devices in ((), ("mlx5_0",), ("mlx5_0:2",)):
+        assert names(choose_ports(ports, RdmaOptions(devices))) == ["mlx5_0:2"]
+
+
+def test_both_ports_of_a_device_may_be_named(tmp_path):
+    add_device(tmp_path, "mlx5_0", roce("10.0.0.2"), roce("10.0.0.3", "eth1"))
+    options = RdmaOptions(("mlx5_0:2", "mlx5_0:1"))
+    chosen = choose_ports(list_ports(tmp_path), options)
+    assert names(chosen) == ["mlx5_0:2", "mlx5_0:1"]
+
+
+def test_what_was_chosen_is_chosen_again_without_the_address(two_nics):
+    for host in ("10.0.0.2", "10.9.0.2", "127.0.0.1"):
+        chosen = choose_ports(two_nics, RdmaOptions(), near_numa=1, host=host)
+        assert choose_ports(two_nics, settled(RdmaOptions(), chosen)) == chosen
 
 
 # --- what cannot be ------------------------------------------------------------------
@@ -176,9 +185,8 @@ def test_a_device_that_is_not_there_is_answered_by_those_that_are(two_nics):
 
 
 def test_a_port_that_is_not_there_is_answered_by_those_that_are(two_nics):
-    assert "no RDMA device 'mlx5_0' with such a port" in refusal(
-        two_nics, RdmaOptions(devices=("mlx5_0",), port=2)
-    )
+    said = refusal(two_nics, RdmaOptions(devices=("mlx5_0:2",)))
+    assert "no RDMA device 'mlx5_0:2': there is mlx5_0:1 ACTIVE" in said
 
 
 def test_a_named_device_that_is_down_is_told_of_its_cable(tmp_path):

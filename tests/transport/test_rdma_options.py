@@ -13,8 +13,6 @@ def test_no_option_has_to_be_given():
     [
         ({"devices": ("mlx5_0", "")}, "name each once"),
         ({"devices": ("mlx5_0", "mlx5_0")}, "'mlx5_0,mlx5_0'"),
-        ({"port": 0}, "port is 0: give 1 to 255"),
-        ({"port": 256}, "port is 256"),
         ({"gid_index": -1}, "gid_index is -1: give 0 to 255"),
         ({"gid_index": 256}, "gid_index is 256"),
         ({"retry_s": 0.0}, "retry_s is 0.0"),
@@ -29,4 +27,4 @@ def test_an_option_that_cannot_be_is_refused_with_what_to_give(given, said):
 
 
 def test_the_outermost_options_are_taken():
-    RdmaOptions(devices=("a", "b"), port=255, gid_index=0, retry_s=60.0, depth=4096)
+    RdmaOptions(devices=("a", "b"), gid_index=0, retry_s=60.0, depth=4096)
