@@ -4,13 +4,17 @@ import dataclasses
 import fcntl
 import socket
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 from jscale.core.units import mbit_to_bytes_per_s
 from jscale.transport.pacing import LinkPacer
+from jscale.transport.rdma_devices import SYSFS, RdmaPort
 
 _SIOCGIFADDR = 0x8915
-_INTERFACES = Path("/sys/class/net")
+_RDMA_COUNT_BYTES = 4
+"""What the counters of an RDMA port count in (InfiniBand architecture, PortCounters).
+The network interface beside it does not count what goes by RDMA."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +50,13 @@ class LinkMeter:
     """
 
     def __init__(
-        self, address: str, *, rate_mbit_s: float | None, pacer: LinkPacer | None
+        self,
+        address: str,
+        *,
+        rate_mbit_s: float | None,
+        pacer: LinkPacer | None,
+        ports: Sequence[RdmaPort] = (),
+        sysfs: Path = SYSFS,
     ) -> None:
         """Finds the link.
 
@@ -54,11 +64,19 @@ class LinkMeter:
           address: `tcp://HOST:PORT` of this machine.
           rate_mbit_s: as its operator says; None: as the kernel does.
           pacer: the emulated link, which then counts instead.
+          ports: what data goes by, if it goes by RDMA.
+          sysfs: where the kernel counts.
         """
         self._pacer = pacer
-        host = address.rpartition("://")[2].rpartition(":")[0]
-        self._interface = _interface_of(host)
-        rate_mbit_s = rate_mbit_s or _rate_mbit_s(self._interface)
+        if ports:
+            self._counters = [_port_counters(sysfs, port) for port in ports]
+            known_mbit_s = 1e3 * sum(port.rate_gbit_s for port in ports)
+        else:
+            host = address.rpartition("://")[2].rpartition(":")[0]
+            interface = _interface_of(host)
+            self._counters = [_interface_counters(sysfs, interface)] * bool(interface)
+            known_mbit_s = _rate_mbit_s(sysfs, interface) or 0.0
+        rate_mbit_s = rate_mbit_s or known_mbit_s
         self.rate_bytes_per_s = mbit_to_bytes_per_s(rate_mbit_s) if rate_mbit_s else 0.0
         """What it carries in each direction; 0 if that is not known."""
 
@@ -69,15 +87,42 @@ class LinkMeter:
         if self._pacer is not None:
             sent, received = self._pacer.outgoing, self._pacer.incoming
             return LinkCount(now_ns, sent.total_bytes, received.total_bytes)
-        if self._interface is None:
-            return None
-        statistics = _INTERFACES / self._interface / "statistics"
         try:
-            sent_bytes = int((statistics / "tx_bytes").read_text())
-            received_bytes = int((statistics / "rx_bytes").read_text())
+            counts = [counters.read() for counters in self._counters]
         except (OSError, ValueError):
             return None
-        return LinkCount(now_ns, sent_bytes, received_bytes)
+        if not counts:
+            return None
+        return LinkCount(
+            now_ns,
+            sent_bytes=sum(sent for sent, _ in counts),
+            received_bytes=sum(received for _, received in counts),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Counters:
+    """Where the kernel counts what is sent and received, and in what."""
+
+    sent: Path
+    received: Path
+    unit_bytes: int = 1
+
+    def read(self) -> tuple[int, int]:
+        """Bytes sent and received."""
+        sent, received = int(self.sent.read_text()), int(self.received.read_text())
+        return sent * self.unit_bytes, received * self.unit_bytes
+
+
+def _interface_counters(sysfs: Path, interface: str | None) -> _Counters:
+    folder = sysfs / f"class/net/{interface}/statistics"
+    return _Counters(folder / "tx_bytes", folder / "rx_bytes")
+
+
+def _port_counters(sysfs: Path, port: RdmaPort) -> _Counters:
+    folder = sysfs / f"class/infiniband/{port.device}/ports/{port.port}/counters"
+    sent, received = folder / "port_xmit_data", folder / "port_rcv_data"
+    return _Counters(sent, received, _RDMA_COUNT_BYTES)
 
 
 def _interface_of(host: str) -> str | None:
@@ -98,12 +143,12 @@ def _interface_of(host: str) -> str | None:
     return None
 
 
-def _rate_mbit_s(interface: str | None) -> float | None:
+def _rate_mbit_s(sysfs: Path, interface: str | None) -> float | None:
     """What the kernel knows; loopback and some virtual links have no rate."""
     if interface is None or interface == "lo":
         return None
     try:
-        rate = int((_INTERFACES / interface / "speed").read_text())
+        rate = int((sysfs / f"class/net/{interface}/speed").read_text())
     except (OSError, ValueError):
         return None
     return rate if rate > 0 else None

@@ -74,7 +74,7 @@ class Worker:
         self._loader: Loader | None = None
         rate = config.link_mbit_s and mbit_to_bytes_per_s(config.link_mbit_s)
         self._pacer = LinkPacer(rate) if rate else None
-        choice = choose_transport(
+        self._choice = choice = choose_transport(
             config.data_address,
             config.transport,
             config.rdma_options,
@@ -83,7 +83,6 @@ class Worker:
         logging.info(
             "worker=%s transport=%s: %s", self._name, choice.scheme, choice.reason
         )
-        self._data_address = choice.address
         self._transport = open_transport(
             choice.address,
             Hello(self._name, config.cluster_token.encode()),
@@ -105,7 +104,7 @@ class Worker:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
-        listener = self._transport.listen(self._data_address, self._peers)
+        listener = self._transport.listen(self._choice.address, self._peers)
         server = aio.server(options=rpc.OPTIONS)
         handler = rpc.ATTACH_HEAD.handler(
             self._streams.serve, self._config.cluster_token
@@ -118,6 +117,7 @@ class Worker:
             listener.address,
             rate_mbit_s=self._config.link_mbit_s or self._config.nic_mbit_s,
             pacer=self._pacer,
+            ports=self._choice.ports,
         )
         self._state = WorkerState(
             messages.WorkerHello(
