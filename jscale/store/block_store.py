@@ -123,6 +123,10 @@ class BlockStore:
                 return None
         return self._arena.memory(place.offset_bytes, place.size_bytes)
 
+    def host_slot(self, chunk: ChunkIndex | int) -> memoryview | None:
+        """The same, for who reads from a file: always in host memory."""
+        return self.slot(chunk)
+
     def landed(self, chunk: ChunkIndex | int) -> int | None:
         """Notes that a chunk is in its slot, its checksum right.
 

@@ -46,11 +46,11 @@ def read_block(
                     actual = done
     except OSError as error:
         raise CheckpointError(
-            f"{path}: {error.strerror or error}; {_RECOVERY}"
+            f"{path}: {error.strerror or error}; {RECOVERY}"
         ) from error
     if actual != expected:
         raise CheckpointError(
-            f"{path}: {actual} bytes, the manifest says {expected}; {_RECOVERY}"
+            f"{path}: {actual} bytes, the manifest says {expected}; {RECOVERY}"
         )
 
 
@@ -129,7 +129,7 @@ def write_atomically(path: pathlib.Path, parts: Iterable[memoryview]) -> None:
         ) from error
 
 
-_RECOVERY = "convert the model again, or copy the file from where it is whole"
+RECOVERY = "convert the model again, or copy the file from where it is whole"
 
 
 def _laid_out(
