@@ -1,70 +1,126 @@
-"""The arena: one mapping that holds every byte of a worker's model."""
+"""The arena: one range of memory that holds every byte of a worker's model."""
 
-import ctypes
-import gc
-import mmap
-import queue
-import time
+import abc
+import dataclasses
+from collections.abc import Callable
 
 import jax
 
-from jscale.core.errors import ConfigError, JscaleError
+from jscale.core.errors import JscaleError
 from jscale.core.layout import TensorLayout
-from jscale.core.units import format_size
-from jscale.store import dlpack
+from jscale.core.spans import Bytes, DeviceSpan
 
 
 class InUseError(JscaleError):
     """Memory that somebody still reads cannot be given away."""
 
 
-class Arena:
-    """A page-aligned anonymous mapping, lent out as writable memory and array views.
+@dataclasses.dataclass(frozen=True)
+class ArenaSizes:
+    """What an arena must have room for.
 
-    Physical pages appear as they are first written, so reserving much costs nothing.
-    Any thread may use it; who writes where, and when, is up to the caller.
+    Attributes:
+      blocks_bytes: the blocks, from its start: where the model computes.
+      host_bytes: what follows, which the processor reads wherever blocks are.
+      chunk_bytes: what is put there and read at once, at most.
     """
 
-    def __init__(self, size_bytes: int) -> None:
-        """Maps the arena.
-
-        Raises:
-          ConfigError: this machine cannot map that much.
-        """
-        try:
-            self._mapping = mmap.mmap(
-                -1, max(size_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-            )
-        except (OSError, OverflowError, ValueError) as error:
-            raise ConfigError(
-                f"arena of {format_size(size_bytes)} cannot be mapped ({error}): "
-                "serve a smaller model or use a machine with more memory"
-            ) from error
-        self._size_bytes = size_bytes
-        self._memory = memoryview(self._mapping)
-        self._views = _Views()
-        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._mapping))
+    blocks_bytes: int
+    host_bytes: int
+    chunk_bytes: int
 
     @property
+    def total_bytes(self) -> int:
+        """Both parts."""
+        return self.blocks_bytes + self.host_bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class StagingCounts:
+    """How often the pinned memory that chunks pass through was too small.
+
+    Attributes:
+      num_waits: slots that came only when the oldest copy was done.
+      num_spares: slots of ordinary memory, as all others were being written.
+    """
+
+    num_waits: int = 0
+    num_spares: int = 0
+
+
+class Arena(abc.ABC):
+    """Lends places for bytes that come, reads what is there, and makes array views.
+
+    Offsets count from its start. Thread-safe; who writes where, and when, is up to the
+    caller: never where an array view lives.
+    """
+
+    @property
+    @abc.abstractmethod
     def size_bytes(self) -> int:
         """Bytes of the whole arena."""
-        return self._size_bytes
 
     @property
-    def address(self) -> int:
-        """Where the arena starts in this process; a multiple of the page size."""
-        return self._address
-
-    @property
+    @abc.abstractmethod
     def num_views(self) -> int:
         """How many array views live."""
-        return len(self._views.alive)
 
+    # --- bytes in ------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def slot(self, offset_bytes: int, size_bytes: int) -> Bytes:
+        """Where to put the bytes of a range that begins there, of a chunk at most.
+
+        `landed` or `failed` follows for the same offset; until then the slot is the
+        caller's. May wait for copies to be done, but never for another slot.
+        """
+
+    @abc.abstractmethod
+    def host_slot(self, offset_bytes: int, size_bytes: int) -> memoryview:
+        """The same for who writes by the processor or from a file: in host memory.
+
+        It starts at a multiple of 4096 if the offset does.
+        """
+
+    @abc.abstractmethod
+    def landed(self, offset_bytes: int) -> None:
+        """The slot for that offset has its bytes; they may still be on their way.
+
+        Whatever the arena itself does from now on (`read`, `sha256`, `view`) finds
+        them in place.
+        """
+
+    @abc.abstractmethod
+    def failed(self, offset_bytes: int) -> None:
+        """The slot for that offset holds rubbish and is given back."""
+
+    @abc.abstractmethod
+    def write(self, offset_bytes: int, data: memoryview) -> None:
+        """Puts bytes there, like a slot that landed.
+
+        Returns when `data` may be changed, unless it lies in memory that was given to
+        `pin`: that must stay as it is until `synchronize` returns.
+        """
+
+    @abc.abstractmethod
+    def synchronize(self) -> None:
+        """Returns when everything that landed is in its place."""
+
+    # --- bytes out -----------------------------------------------------------------
+
+    @abc.abstractmethod
+    def read(self, offset_bytes: int, size_bytes: int) -> Bytes:
+        """The bytes of a range, to be sent: read-only, where they are, or a copy."""
+
+    @abc.abstractmethod
+    def sha256(self, offset_bytes: int, size_bytes: int) -> str:
+        """SHA-256 of a range as it lies there, hexadecimal. About 1 s a GiB."""
+
+    @abc.abstractmethod
     def memory(self, offset_bytes: int, size_bytes: int) -> memoryview:
-        """The writable bytes of a range; never write where an array view lives."""
-        assert 0 <= offset_bytes <= offset_bytes + size_bytes <= self._size_bytes
-        return self._memory[offset_bytes : offset_bytes + size_bytes]
+        """The writable bytes of a range of host memory: of `host_bytes`, or any."""
 
+    @abc.abstractmethod
     def view(
         self, offset_bytes: int, tensor: TensorLayout, *, keep_alive: object = None
     ) -> jax.Array:
@@ -73,24 +129,54 @@ class Arena:
         Its bytes must be final, and must stay as they are while the array lives.
         `keep_alive` is referenced exactly as long.
         """
-        start = offset_bytes + tensor.offset_bytes
-        assert 0 <= start <= start + tensor.size_bytes <= self._size_bytes, tensor
-        return dlpack.lend(
-            self._address + start,
-            tensor.dtype,
-            tensor.shape,
-            keep_alive=_View(self._views, self._mapping, keep_alive),
-        )
 
+    # --- what devices must know ------------------------------------------------------
+
+    @property
+    @abc.abstractmethod
+    def host_memory(self) -> memoryview:
+        """Host memory that slots and reads may lie in: what to register."""
+
+    @property
+    @abc.abstractmethod
+    def device_memory(self) -> DeviceSpan | None:
+        """Memory of an accelerator where blocks lie; None: in `host_memory`."""
+
+    @abc.abstractmethod
+    def export_dmabuf(self) -> int:
+        """A file descriptor of `device_memory` for other devices; the caller's.
+
+        Raises:
+          DeviceMemoryError: the accelerator or its driver cannot.
+        """
+
+    @abc.abstractmethod
+    def reach_directly(self) -> None:
+        """From now on slots and reads are in `device_memory`: the transport can."""
+
+    @abc.abstractmethod
+    def stay_in_place(self) -> None:
+        """Host memory must keep its pages from now on: a device writes there."""
+
+    @abc.abstractmethod
+    def pin(self, memory: memoryview) -> Callable[[], None]:
+        """Tells the accelerator of host memory that `write` will often copy from.
+
+        Returns what undoes it, to be called before the memory is given back.
+        """
+
+    @property
+    @abc.abstractmethod
+    def staging(self) -> StagingCounts:
+        """How staging went so far."""
+
+    @abc.abstractmethod
     def discard(self, offset_bytes: int, size_bytes: int) -> None:
-        """Gives the whole pages inside a range back to the system; they read as 0."""
-        start = -(-offset_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        end = (offset_bytes + size_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        if start < end:
-            self._mapping.madvise(mmap.MADV_DONTNEED, start, end - start)
+        """Nobody needs the bytes of a range: gives back what the system can use."""
 
+    @abc.abstractmethod
     def close(self, timeout_s: float = 1.0) -> None:
-        """Unmaps the arena; no memory of it may be used afterwards.
+        """Gives all memory back; none of it may be used afterwards.
 
         Waits up to `timeout_s` for array views to die: JAX lets go of what it computed
         with a moment after the result is there, on a thread of its own.
@@ -98,63 +184,3 @@ class Arena:
         Raises:
           InUseError: array views or memory views of it are still alive.
         """
-        if not self._views.wait_until_dead(timeout_s):
-            raise InUseError(
-                f"arena of {format_size(self._size_bytes)}: {self.num_views} array "
-                "views are alive; drop them before closing it"
-            )
-        self._memory.release()
-        try:
-            self._mapping.close()
-        except BufferError as error:
-            self._memory = memoryview(self._mapping)
-            raise InUseError(
-                f"arena of {format_size(self._size_bytes)}: memory of it is still "
-                f"held ({error}); release it before closing the arena"
-            ) from error
-
-
-class _Views:
-    """Which views of one arena live.
-
-    Views die on any thread and amid anything, so no lock: set operations are atomic,
-    and `SimpleQueue.put` is made to be called from `__del__`.
-    """
-
-    def __init__(self) -> None:
-        self.alive: set[int] = set()
-        self._deaths: queue.SimpleQueue[None] | None = None
-
-    def remove(self, view: int) -> None:
-        """Notes a death."""
-        self.alive.discard(view)
-        deaths = self._deaths
-        if deaths is not None:
-            deaths.put(None)
-
-    def wait_until_dead(self, timeout_s: float) -> bool:
-        """Whether none lives, now or after the wait."""
-        deaths: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._deaths = deaths
-        end_s = time.monotonic() + timeout_s
-        if self.alive:  # Newer versions of numpy leave cycles around bfloat16 views.
-            gc.collect()
-        while self.alive:
-            left_s = end_s - time.monotonic()
-            try:
-                deaths.get(timeout=max(left_s, 0))
-            except queue.Empty:
-                break
-        self._deaths = None
-        return not self.alive
-
-
-class _View:
-    """Lives as long as one array view: keeps its memory mapped, and is counted."""
-
-    def __init__(self, views: _Views, mapping: mmap.mmap, keep_alive: object) -> None:
-        self._views, self._mapping, self._keep_alive = views, mapping, keep_alive
-        views.alive.add(id(self))
-
-    def __del__(self) -> None:
-        self._views.remove(id(self))

@@ -2,27 +2,31 @@
 
 import contextlib
 import gc
-import hashlib
 import os
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from typing import TypeVar
 
 import jax
 
 from jscale.core.chunks import REGION_ALIGNMENT_BYTES, ChunkTable, chunk_size_for
 from jscale.core.errors import CheckpointError, ConfigError, IntegrityError
 from jscale.core.ids import BlockIndex, ChunkIndex
+from jscale.core.spans import Bytes
 from jscale.core.units import MIB, format_size, round_up
 from jscale.store import disk
-from jscale.store.arena import Arena, InUseError
+from jscale.store.arena import Arena, ArenaSizes, InUseError
+from jscale.store.host_arena import HostArena
+from jscale.store.ledger import Ledger
 from jscale.store.manifest import Manifest
-from jscale.store.regions import Region, RegionState
+from jscale.store.regions import RegionState
 
 EXECUTABLES_REGION = 0
 """The region of the compiled executables; region `1 + i` is block i."""
 
 EXECUTABLES_SIZE_BYTES_MAX = 64 * MIB
 """Address space kept for executables; a bundle takes about 0.2 MB an executable."""
+
+_Place = TypeVar("_Place", memoryview, Bytes)
 
 
 def region_of(block: BlockIndex | int) -> int:
@@ -44,23 +48,23 @@ class BlockStore:
         *,
         chunk_size_bytes: int | None = None,
         executables_size_bytes_max: int = EXECUTABLES_SIZE_BYTES_MAX,
+        new_arena: Callable[[ArenaSizes], Arena] = HostArena,
     ) -> None:
-        """Reserves the arena for the whole model; memory is taken as blocks come.
+        """Reserves the arena for the whole model; host memory is taken as blocks come.
 
         All members of a multicast must use the same `chunk_size_bytes`; by default it
         is what suits the size of the model. The room for executables, in address space,
         becomes memory only as far as it is used.
 
         Raises:
-          ConfigError: this machine cannot map the arena.
+          ConfigError: this machine has not the memory.
         """
         chunk_size_bytes = chunk_size_bytes or chunk_size_for(manifest.size_bytes)
         self._manifest = manifest
-        self._lock = threading.Lock()
-        self._chunks = ChunkTable((0, *manifest.block_sizes_bytes), chunk_size_bytes)
-        self._regions = self._new_regions()
+        table = ChunkTable((0, *manifest.block_sizes_bytes), chunk_size_bytes)
+        self._ledger = Ledger(table)
         room = round_up(executables_size_bytes_max, REGION_ALIGNMENT_BYTES)
-        self._arena = Arena(self._chunks.size_bytes + room)
+        self._arena = new_arena(ArenaSizes(table.size_bytes, room, chunk_size_bytes))
 
     @property
     def manifest(self) -> Manifest:
@@ -75,21 +79,21 @@ class BlockStore:
     @property
     def chunks(self) -> ChunkTable:
         """How the arena is cut; another one after the executables changed in size."""
-        return self._chunks
+        return self._ledger.table
 
     @property
     def ready_blocks(self) -> tuple[BlockIndex, ...]:
         """The blocks that are verified, in order."""
-        with self._lock:
+        with self._ledger.lock:
             return tuple(
                 BlockIndex(index)
-                for index, region in enumerate(self._regions[1:])
+                for index, region in enumerate(self._ledger.regions[1:])
                 if region.state is RegionState.READY
             )
 
     def state(self, block: BlockIndex | int) -> RegionState:
         """How far a block is."""
-        return self._regions[region_of(block)].state
+        return self._ledger.regions[region_of(block)].state
 
     def holds(self, block: BlockIndex | int) -> bool:
         """Whether a block is verified and can be published."""
@@ -97,31 +101,23 @@ class BlockStore:
 
     def holds_chunk(self, chunk: ChunkIndex | int) -> bool:
         """Whether a chunk has landed, and so may be sent on."""
-        place = self._chunks.chunk(chunk)
-        region = self._regions[place.region]
-        first = self._chunks.chunks_of(place.region).start
-        return bool(region.held[chunk - first])
+        return self._ledger.holds(chunk)
 
     def held_chunks(self) -> bytes:
         """Every landed chunk as a bitmap: chunk i is bit `i % 8` of byte `i // 8`."""
-        with self._lock:
-            flags = b"".join(bytes(region.held) for region in self._regions)
-        bits = bytearray(-(-len(flags) // 8))
-        for index, flag in enumerate(flags):
-            bits[index // 8] |= flag << index % 8
-        return bytes(bits)
+        return self._ledger.held()
 
-    def slot(self, chunk: ChunkIndex | int) -> memoryview | None:
+    def slot(self, chunk: ChunkIndex | int) -> Bytes | None:
         """Where the bytes of a chunk go; None: they are here or arriving, drop them.
 
-        The slot is the caller's alone until it calls `landed` or `failed`.
+        The slot is the caller's alone until it calls `landed` or `failed`. On the
+        device only if the transport reaches it.
         """
-        place = self._chunks.chunk(chunk)
-        first = self._chunks.chunks_of(place.region).start
-        with self._lock:
-            if not self._regions[place.region].claim(chunk - first):
-                return None
-        return self._arena.memory(place.offset_bytes, place.size_bytes)
+        return self._slot(chunk, self._arena.slot)
+
+    def host_slot(self, chunk: ChunkIndex | int) -> memoryview | None:
+        """The same, for who reads from a file: always in host memory, page-aligned."""
+        return self._slot(chunk, self._arena.host_slot)
 
     def host_slot(self, chunk: ChunkIndex | int) -> memoryview | None:
         """The same, for who reads from a file: always in host memory."""
@@ -133,28 +129,43 @@ class BlockStore:
         Returns the region that this chunk completed (0: the executables, `1 + i`:
         block i), to be verified next by the caller, and by nobody else; else None.
         """
-        place = self._chunks.chunk(chunk)
-        first = self._chunks.chunks_of(place.region).start
-        with self._lock:
-            is_full = self._regions[place.region].land(chunk - first)
-        return place.region if is_full else None
+        place = self.chunks.chunk(chunk)
+        self._arena.landed(place.offset_bytes)
+        return self._ledger.land(place)
+
+    def copy_in(self, chunk: ChunkIndex | int, data: memoryview) -> int | None:
+        """Puts the bytes of a chunk in its place, unless they are here or arriving.
+
+        Returns what `landed` does. If `data` is in memory that was given to
+        `arena.pin`, it must stay as it is until the chunk's block was verified.
+        """
+        place = self.chunks.chunk(chunk)
+        assert data.nbytes == place.size_bytes, (chunk, data.nbytes)
+        if not self._ledger.claim(place):
+            return None
+        try:
+            self._arena.write(place.offset_bytes, data)
+        except BaseException:
+            self._ledger.abandon(place)
+            raise
+        return self._ledger.land(place)
 
     def failed(self, chunk: ChunkIndex | int) -> None:
         """Notes that the slot of a chunk holds rubbish: the chunk is missing again."""
-        place = self._chunks.chunk(chunk)
-        first = self._chunks.chunks_of(place.region).start
-        with self._lock:
-            self._regions[place.region].abandon(chunk - first)
+        place = self.chunks.chunk(chunk)
+        self._arena.failed(place.offset_bytes)
+        self._ledger.abandon(place)
 
-    def chunk_bytes(self, chunk: ChunkIndex | int) -> memoryview:
+    def chunk_bytes(self, chunk: ChunkIndex | int) -> Bytes:
         """The bytes of a landed chunk, read-only, to be sent from where they lie.
 
-        Between `acquire` and `release` of its block they stay; without, an eviction
-        may take them away. If the block has just turned out to be corrupt they are
-        whatever is there: the receiver's digest will tell, as ours did.
+        On a device that the transport does not reach, a copy. Between `acquire` and
+        `release` of its block they stay; without, an eviction may take them away. If
+        the block has just turned out to be corrupt they are whatever is there: the
+        receiver's digest will tell, as ours did.
         """
-        place = self._chunks.chunk(chunk)
-        return self._arena.memory(place.offset_bytes, place.size_bytes).toreadonly()
+        place = self.chunks.chunk(chunk)
+        return self._arena.read(place.offset_bytes, place.size_bytes)
 
     def verify(self, block: BlockIndex | int) -> None:
         """Checks the digest of a full block, which is then ready. About 1 s a GiB.
@@ -177,18 +188,19 @@ class BlockStore:
           IntegrityError: its bytes are not those of the manifest.
         """
         entry = self._manifest.blocks[block]
-        with self._lock:
-            region = self._regions[region_of(block)]
+        with self._ledger.lock:
+            region = self._ledger.regions[region_of(block)]
             if region.state is RegionState.READY:
                 return
             assert region.state is not RegionState.VERIFYING, block
             region.reset()
         try:
-            disk.read_block(directory, entry, self._memory(region_of(block)))
+            with contextlib.closing(self._slots(region_of(block))) as slots:
+                disk.read_block(directory, entry, slots)
         except CheckpointError as error:
+            with self._ledger.lock:
+                region.reset()
             raise CheckpointError(f"{self._name(block)}: {error}") from error
-        with self._lock:
-            region.fill()
         try:
             self.verify(block)
         except IntegrityError as error:
@@ -204,9 +216,9 @@ class BlockStore:
         The block cannot be evicted while any of them lives.
         """
         layout = self._manifest.blocks[block].layout
-        offset = self._chunks.region_offset_bytes(region_of(block))
-        with self._lock:
-            region = self._regions[region_of(block)]
+        offset = self.chunks.region_offset_bytes(region_of(block))
+        with self._ledger.lock:
+            region = self._ledger.regions[region_of(block)]
             assert region.state is RegionState.READY, (block, region.state)
             lent = region.lend()
         return tuple(
@@ -216,13 +228,13 @@ class BlockStore:
 
     def acquire(self, block: BlockIndex | int) -> None:
         """Keeps the chunks of a block in place for somebody who reads them."""
-        with self._lock:
-            self._regions[region_of(block)].num_users += 1
+        with self._ledger.lock:
+            self._ledger.regions[region_of(block)].num_users += 1
 
     def release(self, block: BlockIndex | int) -> None:
         """Undoes one `acquire`."""
-        with self._lock:
-            region = self._regions[region_of(block)]
+        with self._ledger.lock:
+            region = self._ledger.regions[region_of(block)]
             assert region.num_users > 0, block
             region.num_users -= 1
 
@@ -245,10 +257,10 @@ class BlockStore:
           InUseError: array views of it live, or somebody acquired it.
         """
         region_index = region_of(block)
-        if self._regions[region_index].is_lent:
+        if self._ledger.regions[region_index].is_lent:
             gc.collect()  # Views in reference cycles are not used by anybody.
-        with self._lock:
-            region = self._regions[region_index]
+        with self._ledger.lock:
+            region = self._ledger.regions[region_index]
             if region.is_lent or region.num_users or region.arriving:
                 raise InUseError(
                     f"{self._name(block)} is in use "
@@ -259,8 +271,8 @@ class BlockStore:
             assert region.state is not RegionState.VERIFYING, block
             region.reset()
             self._arena.discard(
-                self._chunks.region_offset_bytes(region_index),
-                self._chunks.region_sizes_bytes[region_index],
+                self.chunks.region_offset_bytes(region_index),
+                self.chunks.region_sizes_bytes[region_index],
             )
 
     def reserve_executables(self, size_bytes: int) -> None:
@@ -272,22 +284,19 @@ class BlockStore:
         Raises:
           ConfigError: the arena has not that much room.
         """
-        if size_bytes == self._chunks.region_sizes_bytes[EXECUTABLES_REGION]:
+        if size_bytes == self.chunks.region_sizes_bytes[EXECUTABLES_REGION]:
             return
         table = ChunkTable(
             (size_bytes, *self._manifest.block_sizes_bytes),
-            self._chunks.chunk_size_bytes,
+            self.chunks.chunk_size_bytes,
         )
         if table.size_bytes > self._arena.size_bytes:
-            room = self._arena.size_bytes - self._chunks.region_offset_bytes(0)
+            room = self._arena.size_bytes - self.chunks.region_offset_bytes(0)
             raise ConfigError(
                 f"executables of {format_size(size_bytes)} do not fit into the "
                 f"{format_size(room)} kept for them: compile for fewer buckets"
             )
-        with self._lock:
-            self._chunks = table
-            num_chunks = len(table.chunks_of(EXECUTABLES_REGION))
-            self._regions[EXECUTABLES_REGION] = Region(num_chunks)
+        self._ledger.resize(table, EXECUTABLES_REGION)
 
     def place_executables(self, bundle: bytes | memoryview) -> None:
         """Puts the executables where others can be sent them.
@@ -296,9 +305,9 @@ class BlockStore:
           ConfigError: the arena has not that much room.
         """
         self.reserve_executables(len(bundle))
-        self._memory(EXECUTABLES_REGION)[:] = bundle
-        with self._lock:
-            region = self._regions[EXECUTABLES_REGION]
+        self._executables()[:] = bundle
+        with self._ledger.lock:
+            region = self._ledger.regions[EXECUTABLES_REGION]
             region.fill()
             region.state = RegionState.READY
 
@@ -311,10 +320,10 @@ class BlockStore:
         Raises:
           IntegrityError: their digest is another; none of their chunks is held now.
         """
-        if self._regions[EXECUTABLES_REGION].state is not RegionState.READY:
+        if self._ledger.regions[EXECUTABLES_REGION].state is not RegionState.READY:
             name = f"{self._manifest.model_name}: executables"
             self._verify(EXECUTABLES_REGION, name, sha256)
-        return bytes(self._memory(EXECUTABLES_REGION))
+        return bytes(self._executables())
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Unmaps the arena, when its last views have died.
@@ -325,23 +334,44 @@ class BlockStore:
         self._arena.close(timeout_s)
 
     def _verify(self, region_index: int, name: str, expected: str) -> None:
-        region = self._regions[region_index]
+        region = self._ledger.regions[region_index]
         assert region.state is RegionState.VERIFYING, (name, region.state)
-        actual = hashlib.sha256(self._memory(region_index)).hexdigest()
-        with self._lock:
+        actual = self._arena.sha256(
+            self.chunks.region_offset_bytes(region_index),
+            self.chunks.region_sizes_bytes[region_index],
+        )
+        with self._ledger.lock:
             region.settle(name, actual, expected)
 
-    def _memory(self, region: int) -> memoryview:
+    def _slot(
+        self, chunk: ChunkIndex | int, lend: Callable[[int, int], _Place]
+    ) -> _Place | None:
+        place = self.chunks.chunk(chunk)
+        if not self._ledger.claim(place):
+            return None
+        try:
+            return lend(place.offset_bytes, place.size_bytes)
+        except BaseException:
+            self._ledger.abandon(place)
+            raise
+
+    def _slots(self, region: int) -> Generator[memoryview]:
+        """The slots of a region in order; each lands when the next is asked for."""
+        for chunk in self.chunks.chunks_of(region):
+            slot = self.host_slot(chunk)
+            assert slot is not None, "chunks arrive while their block is loaded"
+            try:
+                yield slot
+            except GeneratorExit:
+                self.failed(chunk)
+                raise
+            self.landed(chunk)
+
+    def _executables(self) -> memoryview:
         return self._arena.memory(
-            self._chunks.region_offset_bytes(region),
-            self._chunks.region_sizes_bytes[region],
+            self.chunks.region_offset_bytes(EXECUTABLES_REGION),
+            self.chunks.region_sizes_bytes[EXECUTABLES_REGION],
         )
 
     def _name(self, block: BlockIndex | int) -> str:
         return f"block {block} of {self._manifest.model_name}"
-
-    def _new_regions(self) -> list[Region]:
-        return [
-            Region(len(self._chunks.chunks_of(region)))
-            for region in range(len(self._chunks.region_sizes_bytes))
-        ]

@@ -17,22 +17,32 @@ from jax import dlpack
 _TYPE_CODES = {"float32": (2, 32), "float16": (2, 16), "bfloat16": (4, 16)}
 """Element type -> (DLDataTypeCode, bits)."""
 
-_CPU = (1, 0)
+CPU = (1, 0)
 """`kDLCPU`, device 0."""
+
+CUDA_TYPE = 2
+"""`kDLCUDA`; its devices are numbered as the driver numbers those it shows us."""
 
 
 def lend(
-    address: int, dtype: str, shape: Sequence[int], *, keep_alive: object
+    address: int,
+    dtype: str,
+    shape: Sequence[int],
+    *,
+    keep_alive: object,
+    device: tuple[int, int] = CPU,
 ) -> jax.Array:
-    """An array that aliases the bytes at `address`, a multiple of 64.
+    """An array that aliases the bytes at `address`, a multiple of 64, of a device.
 
+    The bytes must be final by now, in the memory of the device: whatever brought them
+    there was waited for. So no stream of the borrower has to wait for one of ours.
     The memory must stay mapped and unchanged while the array, or a computation that
     was given it, lives. All that time `keep_alive` is referenced, and no longer: a
     `weakref.ref` to it tells whether the memory is free again. The release runs on
     whatever thread drops the array, takes no lock, and so may happen anywhere.
     """
     assert address % 64 == 0, address
-    export = _Export(address, dtype, tuple(shape), keep_alive)
+    export = _Export(address, dtype, tuple(shape), device, keep_alive)
     _EXPORTS[export.key] = export
     try:
         array: jax.Array = dlpack.from_dlpack(export, copy=False)
@@ -81,15 +91,21 @@ class _Export:
     """One lent range, in the form that `from_dlpack` takes."""
 
     def __init__(
-        self, address: int, dtype: str, shape: tuple[int, ...], keep_alive: object
+        self,
+        address: int,
+        dtype: str,
+        shape: tuple[int, ...],
+        device: tuple[int, int],
+        keep_alive: object,
     ) -> None:
         self.keep_alive = keep_alive
+        self._device = device
         self._extents = (ctypes.c_int64 * len(shape))(*shape)
         code, bits = _TYPE_CODES[dtype]
         self._managed = _ManagedTensor(
             tensor=_Tensor(
                 data=address,
-                device=_Device(*_CPU),
+                device=_Device(*device),
                 ndim=len(shape),
                 dtype=_DataType(code, bits, 1),
                 shape=self._extents,
@@ -107,10 +123,11 @@ class _Export:
         return ctypes.addressof(self._managed)
 
     def __dlpack__(self, **_: Any) -> object:
+        # Among what is ignored: the stream to wait on, as nothing is under way.
         return _new_capsule(self.key, _CAPSULE_NAME, None)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return _CPU
+        return self._device
 
 
 _EXPORTS: dict[int, _Export] = {}

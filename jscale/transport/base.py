@@ -13,6 +13,7 @@ from typing import Self
 
 from jscale.core.errors import PeerLostError
 from jscale.core.ids import WorkerId
+from jscale.core.spans import Bytes
 from jscale.transport.checksum import Buffer, Checksum, crc32c
 from jscale.transport.pacing import LinkPacer
 from jscale.transport.rdma_options import RDMA_DEFAULTS, RdmaOptions
@@ -52,7 +53,7 @@ class Landing(abc.ABC):
     """Where the chunks of one plan are written. Called on receive threads."""
 
     @abc.abstractmethod
-    def slot(self, connection: "Connection", chunk: int) -> memoryview | None:
+    def slot(self, connection: "Connection", chunk: int) -> Bytes | None:
         """Writable bytes at the chunk's final address, exactly its size.
 
         They are the connection's until it calls `landed` or `failed` for the chunk,
@@ -128,7 +129,7 @@ class Connection(abc.ABC):
         """
 
     @abc.abstractmethod
-    def write_chunk(self, plan: int, chunk: int, view: memoryview) -> None:
+    def write_chunk(self, plan: int, chunk: int, view: Bytes) -> None:
         """Hands a chunk over without copying it, at the pace of the link.
 
         Returns when `view` may be changed again, which says nothing about arrival.

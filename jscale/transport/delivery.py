@@ -5,6 +5,7 @@ import abc
 from absl import logging
 
 from jscale.core.errors import TransportError
+from jscale.core.spans import Bytes, DeviceSpan
 from jscale.core.units import KIB
 from jscale.transport.base import Connection, Handler
 from jscale.transport.checksum import crc32c
@@ -83,10 +84,14 @@ def _deliver_chunk(
                 f"has {frame.payload_size_bytes} bytes, expected {slot.nbytes}: "
                 "the members do not share one chunk table"
             )
-        body.read_into(slot)
+        data = _where_to_read(slot)
+        body.read_into(data)
         body.arrived(frame)
-        crc = crc32c(slot)
-        is_right = crc == frame.crc32c
+        crc = crc32c(data)
+        if crc == frame.crc32c:
+            if isinstance(slot, DeviceSpan):
+                slot.write(data)
+            is_right = True
     finally:
         if not is_right:
             landing.failed(connection, frame.chunk)
@@ -101,6 +106,13 @@ def _deliver_chunk(
         crc,
         frame.crc32c,
     )
+
+
+def _where_to_read(slot: Bytes) -> memoryview:
+    """Host memory for what belongs into the slot: the slot itself, if it is that."""
+    if isinstance(slot, DeviceSpan):
+        return memoryview(bytearray(slot.nbytes))
+    return slot
 
 
 def _discard(size_bytes: int, body: FrameBody) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from jscale.core.errors import PeerLostError, TransportError
 from jscale.core.ids import WorkerId
+from jscale.core.spans import Bytes, in_host_memory
 from jscale.core.units import NS_PER_S
 from jscale.transport.base import Connection, Handler, TransportConfig
 from jscale.transport.checksum import Buffer
@@ -54,9 +55,9 @@ class FramedConnection(Connection, abc.ABC):
         """See `Connection.send_message`."""
         self._write(FrameKind.MESSAGE, 0, 0, header, payload)
 
-    def write_chunk(self, plan: int, chunk: int, view: memoryview) -> None:
+    def write_chunk(self, plan: int, chunk: int, view: Bytes) -> None:
         """See `Connection.write_chunk`."""
-        self._write(FrameKind.CHUNK, plan, chunk, b"", view)
+        self._write(FrameKind.CHUNK, plan, chunk, b"", in_host_memory(view))
 
     def announce(self, plan: int, held: bytes) -> None:
         """See `Connection.announce`."""

@@ -11,6 +11,7 @@ from absl import logging
 
 from jscale.core.errors import TransportError
 from jscale.core.ids import PlanId, WorkerId
+from jscale.core.spans import Bytes
 from jscale.plan.multicast_plan import MulticastPlan
 from jscale.transport.base import Connection, Landing
 from jscale.transport.multicast_state import (
@@ -32,7 +33,7 @@ class ChunkStore(Protocol):
     def held_chunks(self) -> bytes:
         """Every chunk that is here: chunk i is bit `i % 8` of byte `i // 8`."""
 
-    def slot(self, chunk: int) -> memoryview | None:
+    def slot(self, chunk: int) -> Bytes | None:
         """Where the chunk's bytes go; None if they are here or arriving.
 
         The slot is the caller's alone until it calls `landed` or `failed`.
@@ -44,7 +45,7 @@ class ChunkStore(Protocol):
     def failed(self, chunk: int) -> None:
         """Notes that the slot holds rubbish: the chunk is missing again."""
 
-    def chunk_bytes(self, chunk: int) -> memoryview:
+    def chunk_bytes(self, chunk: int) -> Bytes:
         """The bytes of a chunk that is here."""
 
 
@@ -241,7 +242,7 @@ class MulticastMember(Landing):
         for connection in laggards:
             connection.close()
 
-    def slot(self, connection: Connection, chunk: int) -> memoryview | None:
+    def slot(self, connection: Connection, chunk: int) -> Bytes | None:
         """See `Landing.slot`.
 
         Raises:

@@ -8,14 +8,22 @@ import pytest
 from jscale.core.errors import CheckpointError, ConfigError, IntegrityError
 from jscale.store.arena import InUseError
 from jscale.store.block_store import BlockStore, region_of
+from jscale.store.device_arena import DeviceArena
+from jscale.store.emulated_memory import EmulatedMemory
+from jscale.store.host_arena import HostArena
 from jscale.store.regions import RegionState
 
 CHUNK_SIZE_BYTES = 5000
 
 
-@pytest.fixture
-def store(manifest):
-    store = BlockStore(manifest, chunk_size_bytes=CHUNK_SIZE_BYTES)
+def staged_arena(sizes):
+    return DeviceArena(EmulatedMemory(), sizes, slots_in=2, slots_out=2)
+
+
+@pytest.fixture(params=["host", "staged"])
+def store(request, manifest):
+    new_arena = {"host": HostArena, "staged": staged_arena}[request.param]
+    store = BlockStore(manifest, chunk_size_bytes=CHUNK_SIZE_BYTES, new_arena=new_arena)
     yield store
     gc.collect()
     store.close()

@@ -10,7 +10,7 @@ from jscale.store import disk
 
 def read(directory, entry):
     into = bytearray(entry.layout.size_bytes)
-    disk.read_block(directory, entry, memoryview(into))
+    disk.read_block(directory, entry, [memoryview(into)])
     return bytes(into)
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from jscale.core.errors import ConfigError
 from jscale.core.layout import TensorLayout
-from jscale.store.arena import Arena, InUseError
+from jscale.store.arena import ArenaSizes, InUseError
+from jscale.store.host_arena import HostArena
 
 DTYPES = {
     "float32": np.float32,
@@ -24,7 +25,7 @@ DTYPES = {
 
 @pytest.fixture
 def arena():
-    arena = Arena(1 << 16)
+    arena = HostArena(ArenaSizes(1 << 16, 0, 4096))
     yield arena
     gc.collect()
     arena.close()
@@ -86,7 +87,7 @@ def test_keep_alive_is_referenced_as_long_as_the_view(arena):
 
 
 def test_closing_is_refused_while_a_view_lives():
-    arena = Arena(4096)
+    arena = HostArena(ArenaSizes(4096, 0, 4096))
     view = arena.view(0, TensorLayout("t", "float32", (4,), 0))
     with pytest.raises(InUseError, match="1 array views are alive"):
         arena.close(timeout_s=0)
@@ -95,7 +96,7 @@ def test_closing_is_refused_while_a_view_lives():
 
 
 def test_closing_waits_for_a_view_to_die():
-    arena = Arena(4096)
+    arena = HostArena(ArenaSizes(4096, 0, 4096))
     views = [arena.view(0, TensorLayout("t", "float32", (4,), 0))]
     closer = threading.Thread(target=arena.close, kwargs={"timeout_s": 60})
     closer.start()
@@ -105,7 +106,7 @@ def test_closing_waits_for_a_view_to_die():
 
 
 def test_closing_is_refused_while_memory_is_held():
-    arena = Arena(4096)
+    arena = HostArena(ArenaSizes(4096, 0, 4096))
     memory = arena.memory(0, 16)
     with pytest.raises(InUseError, match="release it before closing"):
         arena.close()
@@ -114,7 +115,7 @@ def test_closing_is_refused_while_memory_is_held():
 
 
 def test_a_view_outlives_its_dropped_arena():
-    arena = Arena(4096)
+    arena = HostArena(ArenaSizes(4096, 0, 4096))
     fill(arena, 0, np.full(4, 7, np.float32))
     view = arena.view(0, TensorLayout("t", "float32", (4,), 0))
     del arena
@@ -134,14 +135,15 @@ def test_discarded_pages_read_as_zero_and_neighbours_stay(arena):
 
 def test_too_large_an_arena_is_a_clear_error():
     with pytest.raises(ConfigError, match="cannot be mapped"):
-        Arena(1 << 60)
+        HostArena(ArenaSizes(1 << 60, 0, 4096))
 
 
 def test_a_process_may_end_with_views_alive():
     script = """
 from jscale.core.layout import TensorLayout
-from jscale.store.arena import Arena
-arena = Arena(4096)
+from jscale.store.arena import ArenaSizes
+from jscale.store.host_arena import HostArena
+arena = HostArena(ArenaSizes(4096, 0, 4096))
 view = arena.view(0, TensorLayout("t", "bfloat16", (4,), 0))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True)
