@@ -119,10 +119,6 @@ class BlockStore:
         """The same, for who reads from a file: always in host memory, page-aligned."""
         return self._slot(chunk, self._arena.host_slot)
 
-    def host_slot(self, chunk: ChunkIndex | int) -> memoryview | None:
-        """The same, for who reads from a file: always in host memory."""
-        return self.slot(chunk)
-
     def landed(self, chunk: ChunkIndex | int) -> int | None:
         """Notes that a chunk is in its slot, its checksum right.
 

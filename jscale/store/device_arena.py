@@ -13,15 +13,18 @@ import numpy as np
 from jscale.core.errors import ConfigError
 from jscale.core.layout import TensorLayout
 from jscale.core.spans import Bytes, DeviceSpan
-from jscale.core.units import format_size, round_up
+from jscale.core.units import MIB, format_size, round_up
 from jscale.store.arena import Arena, ArenaSizes, InUseError, StagingCounts
 from jscale.store.device_memory import Copy, DeviceMemory, DeviceMemoryError
 from jscale.store.staging import Slot, StagingRing
 from jscale.store.views import Views
 
-SLOTS_IN = 16
-"""Chunks that are being received or copied to the device at a time: more than there are
-connections that send at once, so that receiving goes on while copies are under way."""
+STAGING_BYTES = 64 * MIB
+"""Of chunks that are being received or copied to the device: four reads of 4 MiB from
+disk, as many copies, and what connections receive."""
+
+SLOTS_IN_MIN = 16
+"""More than there are connections that send at once, however large chunks are."""
 
 SLOTS_OUT = 8
 """Chunks that are being sent or hashed at a time."""
@@ -43,7 +46,7 @@ class DeviceArena(Arena):
         device: DeviceMemory,
         sizes: ArenaSizes,
         *,
-        slots_in: int = SLOTS_IN,
+        slots_in: int | None = None,
         slots_out: int = SLOTS_OUT,
     ) -> None:
         """Allocates everything. The arena closes the device when it is closed.
@@ -53,6 +56,7 @@ class DeviceArena(Arena):
         """
         self._device, self._sizes = device, sizes
         slot_bytes = round_up(sizes.chunk_bytes, mmap.PAGESIZE)
+        slots_in = slots_in or _slots_in(sizes, slot_bytes)
         staging_bytes = (slots_in + slots_out) * slot_bytes
         try:
             self._base = device.allocate(round_up(sizes.blocks_bytes, mmap.PAGESIZE))
@@ -300,6 +304,12 @@ class DeviceArena(Arena):
             begun = piece, copy
         if begun is not None:
             yield _waited(*begun)
+
+
+def _slots_in(sizes: ArenaSizes, slot_bytes: int) -> int:
+    """So many slots for chunks that come; no more than there are chunks."""
+    num_chunks = -(-sizes.blocks_bytes // sizes.chunk_bytes)
+    return max(1, min(num_chunks, max(SLOTS_IN_MIN, STAGING_BYTES // slot_bytes)))
 
 
 def _waited(piece: memoryview, copy: Copy) -> memoryview:
