@@ -9,11 +9,12 @@ is gone.
 import abc
 import dataclasses
 import types
+from collections.abc import Callable
 from typing import Self
 
-from jscale.core.errors import PeerLostError
+from jscale.core.errors import PeerLostError, TransportError
 from jscale.core.ids import WorkerId
-from jscale.core.spans import Bytes
+from jscale.core.spans import Bytes, DeviceSpan
 from jscale.transport.checksum import Buffer, Checksum, crc32c
 from jscale.transport.pacing import LinkPacer
 from jscale.transport.rdma_options import RDMA_DEFAULTS, RdmaOptions
@@ -56,9 +57,10 @@ class Landing(abc.ABC):
     def slot(self, connection: "Connection", chunk: int) -> Bytes | None:
         """Writable bytes at the chunk's final address, exactly its size.
 
+        A transport that cannot reach them on a device receives elsewhere and copies.
         They are the connection's until it calls `landed` or `failed` for the chunk,
         which it does even when it is closed meanwhile. None: the chunk is not needed
-        (it is held, or is arriving from elsewhere), so its bytes are read and dropped.
+        (it is held, or is arriving from elsewhere), so its bytes are dropped.
         """
 
     @abc.abstractmethod
@@ -130,9 +132,11 @@ class Connection(abc.ABC):
 
     @abc.abstractmethod
     def write_chunk(self, plan: int, chunk: int, view: Bytes) -> None:
-        """Hands a chunk over without copying it, at the pace of the link.
+        """Hands a chunk over, at the pace of the link; it is not copied on the way.
 
-        Returns when `view` may be changed again, which says nothing about arrival.
+        May return before the bytes have left, and says nothing about arrival: the view
+        must stay as it is until the connection is closed. A chunk that is held never
+        changes; if it does all the same, the checksum tells.
 
         Raises:
           PeerLostError: the other side is gone, or took nothing for the timeout.
@@ -184,8 +188,28 @@ class Transport(abc.ABC):
     def register(self, memory: memoryview) -> None:
         """Announces memory that slots and chunks will lie in, before their first use.
 
-        Costs nothing but where a device must learn of it (`rdma://`).
+        Costs nothing but where a device must learn of it (`rdma://`), which pins it:
+        its pages must stay where they are until the transport is closed.
+
+        Raises:
+          TransportError: the device does not take it.
         """
+
+    def register_device(self, region: DeviceSpan, dmabuf: Callable[[], int]) -> str:
+        """As `register`, for memory of an accelerator; how it will be reached.
+
+        Args:
+          region: the memory.
+          dmabuf: exports it as a DMA-BUF; a descriptor, which the caller closes.
+
+        Returns:
+          "dmabuf" or "peermem".
+
+        Raises:
+          TransportError: it cannot be reached; says why.
+        """
+        del region, dmabuf
+        raise TransportError("this transport reaches host memory only")
 
     @abc.abstractmethod
     def listen(self, address: str, handler: Handler) -> Listener:

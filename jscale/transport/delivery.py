@@ -67,6 +67,35 @@ def deliver(
             )
 
 
+def check_size(frame: Frame, slot: Bytes, connection: Connection) -> None:
+    """Refuses a chunk that does not fit where it belongs.
+
+    Raises:
+      TransportError: it has another size.
+    """
+    if slot.nbytes != frame.payload_size_bytes:
+        raise TransportError(
+            f"chunk {frame.chunk} of plan {frame.plan} from {connection.peer} "
+            f"has {frame.payload_size_bytes} bytes, expected {slot.nbytes}: "
+            "the members do not share one chunk table"
+        )
+
+
+def check_chunk(frame: Frame, data: memoryview, connection: Connection) -> bool:
+    """Whether the bytes are those that were sent; the log says if not."""
+    crc = crc32c(data)
+    if crc != frame.crc32c:
+        logging.warning(
+            "plan=%d chunk=%d from=%s crc32c=%#010x expected=%#010x: dropped",
+            frame.plan,
+            frame.chunk,
+            connection.peer,
+            crc,
+            frame.crc32c,
+        )
+    return crc == frame.crc32c
+
+
 def _deliver_chunk(
     frame: Frame, body: FrameBody, connection: Connection, handler: Handler
 ) -> None:
@@ -78,17 +107,11 @@ def _deliver_chunk(
         return
     is_right = False
     try:
-        if slot.nbytes != frame.payload_size_bytes:
-            raise TransportError(
-                f"chunk {frame.chunk} of plan {frame.plan} from {connection.peer} "
-                f"has {frame.payload_size_bytes} bytes, expected {slot.nbytes}: "
-                "the members do not share one chunk table"
-            )
-        data = _where_to_read(slot)
+        check_size(frame, slot, connection)
+        data = _host_bytes(slot)
         body.read_into(data)
         body.arrived(frame)
-        crc = crc32c(data)
-        if crc == frame.crc32c:
+        if check_chunk(frame, data, connection):
             if isinstance(slot, DeviceSpan):
                 slot.write(data)
             is_right = True
@@ -97,22 +120,11 @@ def _deliver_chunk(
             landing.failed(connection, frame.chunk)
     if is_right:
         landing.landed(connection, frame.chunk)
-        return
-    logging.warning(
-        "plan=%d chunk=%d from=%s crc32c=%#010x expected=%#010x: dropped",
-        frame.plan,
-        frame.chunk,
-        connection.peer,
-        crc,
-        frame.crc32c,
-    )
 
 
-def _where_to_read(slot: Bytes) -> memoryview:
-    """Host memory for what belongs into the slot: the slot itself, if it is that."""
-    if isinstance(slot, DeviceSpan):
-        return memoryview(bytearray(slot.nbytes))
-    return slot
+def _host_bytes(slot: Bytes) -> memoryview:
+    """The slot itself, or bytes to receive in and then copy there."""
+    return memoryview(bytearray(slot.nbytes)) if isinstance(slot, DeviceSpan) else slot
 
 
 def _discard(size_bytes: int, body: FrameBody) -> None:

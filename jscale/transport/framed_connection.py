@@ -57,7 +57,8 @@ class FramedConnection(Connection, abc.ABC):
 
     def write_chunk(self, plan: int, chunk: int, view: Bytes) -> None:
         """See `Connection.write_chunk`."""
-        self._write(FrameKind.CHUNK, plan, chunk, b"", in_host_memory(view))
+        data = in_host_memory(view)
+        self._write(FrameKind.CHUNK, plan, chunk, b"", data, source=view)
 
     def announce(self, plan: int, held: bytes) -> None:
         """See `Connection.announce`."""
@@ -83,6 +84,14 @@ class FramedConnection(Connection, abc.ABC):
           PeerLostError: it took nothing for the timeout, or `_break` was called.
         """
 
+    def _put_chunk(self, frame: Frame, payload: memoryview, source: Bytes) -> None:
+        """As `_put`, for a chunk; `payload` is `source` where processors can read it.
+
+        The payload stays as it is.
+        """
+        del source
+        self._put(frame, b"", payload)
+
     @abc.abstractmethod
     def _take(self) -> tuple[Frame, FrameBody]:
         """The next frame, and what reads its body. On the receive thread.
@@ -99,8 +108,17 @@ class FramedConnection(Connection, abc.ABC):
     def _release(self) -> None:
         """Gives back what the connection used; nobody is in it any more."""
 
+    def _abandon(self) -> None:
+        """Tells of chunks that were on their way; nothing of them comes any more."""
+
     def _write(
-        self, kind: FrameKind, plan: int, chunk: int, header: bytes, payload: Buffer
+        self,
+        kind: FrameKind,
+        plan: int,
+        chunk: int,
+        header: bytes,
+        payload: Buffer,
+        source: Bytes | None = None,
     ) -> None:
         view = memoryview(payload)
         frame = Frame(
@@ -118,7 +136,10 @@ class FramedConnection(Connection, abc.ABC):
                     self._wait(lane.delay_ns(frame.size_bytes, time.monotonic_ns()))
                 if self._closing.is_set():
                     raise PeerLostError(CLOSED_HERE)
-                self._put(frame, header, view.cast("B"))
+                if source is None:
+                    self._put(frame, header, view.cast("B"))
+                else:
+                    self._put_chunk(frame, view.cast("B"), source)
         except PeerLostError as error:
             self._lost_reason = self._lost_reason or str(error)
             self._break()
@@ -153,6 +174,7 @@ class FramedConnection(Connection, abc.ABC):
         self._break()
         with self._write_lock:
             self._release()
+        self._abandon()
         self._on_ended(self)
         if not was_closed_here:
             self._handler.lost(self, self._loss())

@@ -35,6 +35,8 @@ class FrameKind(enum.IntEnum):
     CHUNK = 3
     ANNOUNCE = 4
     ASK = 5
+    OFFER = 6
+    """In place of a chunk whose bytes take another way."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ _PAYLOAD_SIZE_BYTES_MAX = {
     FrameKind.CHUNK: CHUNK_SIZE_BYTES_MAX,
     FrameKind.ANNOUNCE: MIB,
     FrameKind.ASK: 0,
+    FrameKind.OFFER: 0,
 }
 
 

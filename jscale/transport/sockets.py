@@ -21,7 +21,7 @@ long stops all behind it."""
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """Host and port of `tcp://host:port`.
+    """Host and port of `tcp://host:port`, or of another scheme's like it.
 
     Raises:
       TransportError: it does not have that form.
@@ -36,10 +36,10 @@ def parse_address(address: str) -> tuple[str, int]:
     return host, port
 
 
-def format_address(name: tuple[str, int]) -> str:
+def format_address(name: tuple[str, int], scheme: str = "tcp") -> str:
     """The address whose host and port these are."""
     host, port = name
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def tune(sock: socket.socket, timeout_s: float) -> None:

@@ -22,11 +22,17 @@ class TcpListener(Listener):
     socket from then on, and must return within a bounded time.
     """
 
-    def __init__(self, address: str, welcome: Callable[[socket.socket], None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        welcome: Callable[[socket.socket], None],
+        *,
+        scheme: str = "tcp",
+    ) -> None:
         self._socket = _bind(address)
         self._welcome = welcome
         host, port = self._socket.getsockname()[:2]
-        self._address = format_address((host, port))
+        self._address = format_address((host, port), scheme)
         self._is_closing = False
         self._strangers: set[threading.Thread] = set()
         self._lock = threading.Lock()

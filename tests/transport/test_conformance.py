@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from jscale.core.errors import ConfigError, PeerLostError, TransportError
+from jscale.core.spans import DeviceSpan
 from jscale.transport.framing import MESSAGE_SIZE_BYTES_MAX
 from jscale.transport.pacing import LinkPacer
 from jscale.transport.registry import open_transport
@@ -279,3 +280,40 @@ def test_an_unknown_scheme_is_refused():
         scheme_of("carrier-pigeon://roof")
     with pytest.raises(ConfigError, match="no known scheme"):
         open_transport("127.0.0.1:80", None)
+
+
+class AcceleratorMemory(DeviceSpan):
+    """Bytes that are only copied, as those of an accelerator's memory are."""
+
+    def __init__(self, nbytes):
+        self.data = bytearray(nbytes)
+
+    @property
+    def address(self):
+        return 0
+
+    @property
+    def nbytes(self):
+        return len(self.data)
+
+    def read(self):
+        return memoryview(bytes(self.data))
+
+    def write(self, data):
+        self.data[:] = data
+
+
+def test_chunks_go_from_and_to_memory_that_only_copies_reach(net):
+    (connection, _), (_, far) = net.pair()
+    far.landings[7] = shelf = net.shelf(far)
+    source, target = AcceleratorMemory(1000), AcceleratorMemory(1000)
+    source.data[:] = bytes(range(250)) * 4
+    shelf.slot = lambda *_: target
+    connection.write_chunk(7, 1, source)
+    assert far.next("landed") == 1
+    assert target.data == source.data
+
+
+def test_host_memory_is_all_that_most_transports_reach(net):
+    with pytest.raises(TransportError, match="reach"):
+        net.open("a").register_device(AcceleratorMemory(1000), lambda: -1)

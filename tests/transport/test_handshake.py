@@ -31,7 +31,7 @@ def test_a_caller_without_the_token_is_refused():
         handshake.accept(LISTENER, NONCE_B, Introduction(CALLER.worker, NONCE_A, b""))
 
 
-@pytest.mark.parametrize("change", ["worker", "nonce", "role"])
+@pytest.mark.parametrize("change", ["worker", "nonce", "role", "scheme"])
 def test_a_proof_is_good_for_one_meeting_only(change):
     answer = handshake.answer(LISTENER, NONCE_B, Introduction(CALLER.worker, NONCE_A))
     confirmation = handshake.confirm(CALLER, NONCE_A, answer)
@@ -40,6 +40,8 @@ def test_a_proof_is_good_for_one_meeting_only(change):
         confirmation = dataclasses.replace(confirmation, worker=WorkerId("c"))
     elif change == "nonce":
         nonce = b"c" * 16
+    elif change == "scheme":
+        confirmation = dataclasses.replace(confirmation, scheme="rdma")
     else:
         confirmation = dataclasses.replace(confirmation, proof=answer.proof)
     with pytest.raises(TransportError):
@@ -47,11 +49,22 @@ def test_a_proof_is_good_for_one_meeting_only(change):
 
 
 def test_an_introduction_travels():
-    introduction = Introduction(WorkerId("wörker"), NONCE_A, b"p" * 32)
+    introduction = Introduction(WorkerId("wör:ker"), NONCE_A, b"p" * 32, "rdma")
     assert Introduction.decode(*introduction.encode()) == introduction
 
 
-@pytest.mark.parametrize(("header", "payload"), [(b"a", b"x" * 20), (b"\xff", NONCE_A)])
+def test_a_caller_notices_that_its_wish_was_changed_on_the_way():
+    caller = Introduction(CALLER.worker, NONCE_A, scheme="rdma")
+    changed = dataclasses.replace(caller, scheme="tcp")
+    answer = handshake.answer(LISTENER, NONCE_B, changed)
+    with pytest.raises(TransportError, match="'b' has another cluster token"):
+        handshake.confirm(CALLER, NONCE_A, answer, "rdma")
+
+
+@pytest.mark.parametrize(
+    ("header", "payload"),
+    [(b"tcp:a", b"x" * 20), (b"tcp:\xff", NONCE_A), (b"a", NONCE_A)],
+)
 def test_rubbish_is_refused(header, payload):
     with pytest.raises(TransportError, match="hello"):
         Introduction.decode(header, payload)
