@@ -14,11 +14,12 @@ TORCH_CPU := torch==2.13.0+cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-parity proto
+.PHONY: help setup demo test test-rdma test-parity proto
 
 help:
 	@echo "make demo         one worker becomes four while it serves, in this terminal"
 	@echo "make test         ruff, mypy, import-linter and pytest"
+	@echo "make test-rdma    RDMA in a virtual machine, or on \$$JSCALE_RDMA_DEVICES"
 	@echo "make test-parity  compares the model live with torch and transformers"
 	@echo "make setup        .venv with every extra that CPU users need"
 	@echo "make proto        regenerates jscale/proto/v1 from its .proto"
@@ -34,6 +35,9 @@ test: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not parity" $(PYTEST_FLAGS)
+
+test-rdma: $(VENV)/.test
+	tests/rdma/run $(VENV) $(PYTEST_FLAGS)
 
 test-parity: $(VENV)/.parity
 	$(BIN)/python -m pytest tests/parity $(PYTEST_FLAGS)

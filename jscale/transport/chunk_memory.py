@@ -19,6 +19,7 @@ class ChunkMemory:
         self._mapping = mmap.mmap(-1, size_bytes)
         self._view = memoryview(self._mapping)
         self._lock = threading.Lock()
+        self._is_pinned = False
         self.cut(chunk_size_bytes)
 
     @property
@@ -31,13 +32,21 @@ class ChunkMemory:
         """Whether every chunk is here."""
         return 0 not in self._held
 
+    def pin(self) -> memoryview:
+        """All of it, for a transport to register; its pages stay from now on."""
+        self._is_pinned = True
+        return self._view
+
     def cut(self, chunk_size_bytes: int) -> None:
-        """Starts anew: other chunks, none of them held, their memory given back."""
+        """Starts anew: other chunks, none of them held, their bytes 0."""
         num_chunks = -(-len(self._view) // chunk_size_bytes)
         self._chunk_size_bytes = chunk_size_bytes
         self._held = bytearray(num_chunks)
         self._arriving: set[int] = set()
-        self._mapping.madvise(mmap.MADV_DONTNEED)
+        if self._is_pinned:
+            self._view[:] = bytes(len(self._view))
+        else:
+            self._mapping.madvise(mmap.MADV_DONTNEED)
 
     def fill(self, seed: int = 0) -> None:
         """Holds every chunk, of random bytes: the same for the same seed."""

@@ -100,6 +100,8 @@ def decode_head(head: bytes) -> Frame:
       TransportError: these bytes were not made by `encode_head`, or were damaged, so
         that the stream cannot be read any further.
     """
+    if len(head) != HEAD_SIZE_BYTES:
+        raise TransportError(f"frame head of {len(head)} bytes, not {HEAD_SIZE_BYTES}")
     magic, kind, header_size_bytes, plan, chunk, payload_size_bytes, crc, head_crc = (
         HEAD.unpack(head)
     )

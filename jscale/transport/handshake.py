@@ -102,5 +102,6 @@ def _proof(
 ) -> bytes:
     names = (caller.scheme, caller.worker, listener.worker)
     said = (role, *(name.encode() for name in names))
-    text = b"\0".join(said) + caller.nonce + listener.nonce
+    text = b"".join(len(part).to_bytes(4, "little") + part for part in said)
+    text += caller.nonce + listener.nonce
     return hmac.new(token, text, hashlib.sha256).digest()

@@ -10,12 +10,21 @@ from jscale.core.errors import PeerLostError
 from jscale.core.ids import WorkerId
 from jscale.transport.base import Connection, Handler, Hello, Landing, Transport
 from jscale.transport.checksum import crc32c
+from jscale.transport.rdma_options import RdmaOptions
 from jscale.transport.registry import open_transport
+from tests.rdma.devices import DEVICES, in_turn
 from tests.transport.party import Peer
 
 PATIENCE_S = 20.0
-ANY_ADDRESS = {"mem": "mem://0", "tcp": "tcp://127.0.0.1:0"}
-THREADS = ("tcp-", "mem-", "multicast-")
+ANY_ADDRESS = {
+    "mem": "mem://0",
+    "tcp": "tcp://127.0.0.1:0",
+    "rdma": "rdma://127.0.0.1:0",
+}
+SCHEMES = ["mem", "tcp"]
+if DEVICES:
+    SCHEMES.append(pytest.param("rdma", marks=pytest.mark.rdma))
+THREADS = ("tcp-", "mem-", "rdma-", "multicast-")
 
 
 class Recorder(Handler):
@@ -78,15 +87,21 @@ class Shelf(Landing):
 
 
 class Net:
-    """Transports of one scheme, one for each worker of a test."""
+    """Transports of one scheme, one for each worker of a test.
+
+    With RDMA each is on a device of its own, as far as there are so many.
+    """
 
     def __init__(self, scheme: str) -> None:
         self.scheme = scheme
         self.any_address = ANY_ADDRESS[scheme]
         self.transports: list[Transport] = []
+        self.devices = in_turn()
 
     def open(self, worker: str, *, token=b"secret", **options) -> Transport:
         hello = Hello(WorkerId(worker), token)
+        if self.scheme == "rdma":
+            options.setdefault("rdma", RdmaOptions(devices=(next(self.devices),)))
         transport = open_transport(f"{self.scheme}://", hello, **options)
         self.transports.append(transport)
         return transport
@@ -102,7 +117,10 @@ class Net:
         return Recorder()
 
     def shelf(self, recorder, **options):
-        return Shelf(recorder, **options)
+        shelf = Shelf(recorder, **options)
+        for transport in self.transports:
+            transport.register(memoryview(shelf.memory))
+        return shelf
 
     def close(self) -> None:
         for transport in self.transports:
@@ -124,7 +142,7 @@ class LyingChecksum:
         return crc ^ 1 if self.num_calls - 1 in self.lies else crc
 
 
-@pytest.fixture(params=ANY_ADDRESS)
+@pytest.fixture(params=SCHEMES)
 def net(request) -> Iterator[Net]:
     yield from opened_and_closed(request.param)
 

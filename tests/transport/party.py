@@ -25,6 +25,7 @@ class Peer(Handler, MulticastObserver):
         self.accepted = queue.Queue()
         self.memory = ChunkMemory(NUM_CHUNKS * CHUNK_SIZE_BYTES, CHUNK_SIZE_BYTES)
         self.transport = net.open(name, **options)
+        self.transport.register(self.memory.pin())
         self.address = self.transport.listen(net.any_address, self).address
         self.outcomes = queue.Queue()
         self.landed_chunks = []
