@@ -74,6 +74,10 @@ def confirm(
     caller = Introduction(hello.worker, nonce, scheme=scheme)
     expected = _proof(hello.token, _LISTENER, caller, listener)
     _check(expected, listener)
+    if listener.scheme != scheme:
+        raise TransportError(
+            f"{listener.worker!r} answers by {listener.scheme}, was asked for {scheme}"
+        )
     proof = _proof(hello.token, _CALLER, caller, listener)
     return dataclasses.replace(caller, proof=proof)
 
