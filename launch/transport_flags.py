@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from jscale.transport.rdma_options import RETRY_S
+from jscale.transport.rdma_options import RETRY_S, RdmaOptions, parse_devices
 from jscale.transport.schemes import AUTO, TRANSPORTS
 
 
@@ -36,4 +36,19 @@ def define() -> None:
         "rdma_pull",
         False,
         "Blocks are read by those who want them, not written by those who have them.",
+    )
+
+
+def rdma_options() -> RdmaOptions:
+    """What the flags say about RDMA.
+
+    Raises:
+      ConfigError: something that cannot be.
+    """
+    values = flags.FLAGS
+    return RdmaOptions(
+        devices=parse_devices(values.rdma_devices),
+        gid_index=values.rdma_gid_index,
+        retry_s=values.rdma_retry_s,
+        pulls=values.rdma_pull,
     )

@@ -9,7 +9,7 @@ from jscale.engine.config import MOVES_KV
 from jscale.plan.hypercube import HypercubePlan
 from jscale.plan.kinds import PLAN_KINDS
 from jscale.plan.scaling_policy import SCALING_POLICIES, ScalingPolicy
-from jscale.transport.rdma_options import RETRY_S, RdmaOptions
+from jscale.transport.rdma_options import RETRY_S, RdmaOptions, parse_devices
 from jscale.transport.schemes import demanded_scheme
 
 CACHE_DIR = "~/.cache/jscale"
@@ -185,9 +185,8 @@ class WorkerConfig:
     @property
     def rdma_options(self) -> RdmaOptions:
         """What the operator says about RDMA."""
-        names = self.rdma_devices.split(",") if self.rdma_devices else ()
         return RdmaOptions(
-            devices=tuple(name.strip() for name in names),
+            devices=parse_devices(self.rdma_devices),
             gid_index=self.rdma_gid_index,
             retry_s=self.rdma_retry_s,
             pulls=self.rdma_pull,

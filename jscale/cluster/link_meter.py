@@ -1,17 +1,14 @@
 """How fast a worker's link is, and how busy."""
 
 import dataclasses
-import fcntl
-import socket
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 from jscale.core.units import mbit_to_bytes_per_s
+from jscale.transport.interfaces import interface_of
 from jscale.transport.pacing import LinkPacer
 from jscale.transport.rdma_devices import SYSFS, RdmaPort
 
-_SIOCGIFADDR = 0x8915
 _RDMA_COUNT_BYTES = 4
 """What the counters of an RDMA port count in (InfiniBand architecture, PortCounters).
 The network interface beside it does not count what goes by RDMA."""
@@ -73,7 +70,7 @@ class LinkMeter:
             known_mbit_s = 1e3 * sum(port.rate_gbit_s for port in ports)
         else:
             host = address.rpartition("://")[2].rpartition(":")[0]
-            interface = _interface_of(host)
+            interface = interface_of(host)
             self._counters = [_interface_counters(sysfs, interface)] * bool(interface)
             known_mbit_s = _rate_mbit_s(sysfs, interface) or 0.0
         rate_mbit_s = rate_mbit_s or known_mbit_s
@@ -123,24 +120,6 @@ def _port_counters(sysfs: Path, port: RdmaPort) -> _Counters:
     folder = sysfs / f"class/infiniband/{port.device}/ports/{port.port}/counters"
     sent, received = folder / "port_xmit_data", folder / "port_rcv_data"
     return _Counters(sent, received, _RDMA_COUNT_BYTES)
-
-
-def _interface_of(host: str) -> str | None:
-    """The network interface that has the address; None if none is seen to."""
-    try:
-        wanted = socket.inet_aton(socket.gethostbyname(host))
-    except (OSError, UnicodeError):
-        return None
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", name.encode()[:15])
-            try:
-                answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)
-            except OSError:
-                continue  # It has no such address.
-            if answer[20:24] == wanted:
-                return name
-    return None
 
 
 def _rate_mbit_s(sysfs: Path, interface: str | None) -> float | None:

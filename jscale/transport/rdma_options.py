@@ -52,6 +52,11 @@ class RdmaOptions:
             )
 
 
+def parse_devices(names: str) -> tuple[str, ...]:
+    """The names in `mlx5_0,mlx5_1:2`; none in an empty text."""
+    return tuple(name.strip() for name in names.split(",")) if names else ()
+
+
 def _require_between(name: str, value: int | None, least: int, most: int) -> None:
     if value is not None and not least <= value <= most:
         raise ConfigError(f"{name} is {value}: give {least} to {most}")

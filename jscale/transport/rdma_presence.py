@@ -11,7 +11,7 @@ import sysconfig
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from jscale.core.units import MIB
+from jscale.core.units import MIB, format_size
 from jscale.transport.rdma_devices import SYSFS, list_ports
 
 PACKAGES = "python3-pyverbs ibverbs-providers rdma-core"
@@ -71,8 +71,8 @@ def why_no_device(sysfs: Path = SYSFS) -> str | None:
     if list_ports(sysfs):
         return None
     return (
-        "the kernel lists no RDMA device: load the driver of the NIC (modprobe mlx5_ib "
-        "say), or see jscale's README for RDMA in software"
+        "the kernel lists no RDMA device; where there is a NIC for it, load its driver "
+        "(modprobe mlx5_ib, say)"
     )
 
 
@@ -130,10 +130,10 @@ def why_not_locked(
     if can_lock_all or hard == _UNLIMITED or hard >= needed_bytes:
         return None
     return (
-        f"only {hard // 1024} KiB of memory may be locked (ulimit -l), at least "
-        f"{needed_bytes // 1024} are needed: set memlock to unlimited in "
-        "/etc/security/limits.conf, LimitMEMLOCK=infinity in a systemd unit, or "
-        "--ulimit memlock=-1 for a container"
+        f"only {format_size(hard)} of memory may be locked, and at least "
+        f"{format_size(needed_bytes)} are needed: raise `ulimit -l` (memlock in "
+        "/etc/security/limits.conf, LimitMEMLOCK= in a systemd unit, --ulimit "
+        "memlock=-1 for a container)"
     )
 
 

@@ -9,6 +9,7 @@ from jscale.cluster.config import ManagerConfig, WorkerConfig
 from jscale.launch import (
     convert,
     demo,
+    doctor,
     gateway,
     generate,
     manager,
@@ -21,7 +22,7 @@ from jscale.server.demo import DemoConfig
 from jscale.server.gateway_config import GatewayConfig
 from jscale.server.local_cluster_config import LocalClusterConfig
 
-COMMANDS = (convert, demo, gateway, generate, manager, scale, serve, worker)
+COMMANDS = (convert, demo, doctor, gateway, generate, manager, scale, serve, worker)
 CONFIGS = {
     manager: ManagerConfig,
     worker: WorkerConfig,

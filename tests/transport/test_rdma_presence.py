@@ -129,8 +129,8 @@ def test_the_hard_limit_counts_unless_the_process_may_ignore_it(
 
 def test_a_limit_is_told_with_what_is_needed():
     said = why_not_locked(64 << 20, (8 << 20, 8 << 20), False)
-    assert "only 8192 KiB" in said
-    assert "at least 65536" in said
+    assert "only 8.0 MiB" in said
+    assert "at least 64.0 MiB" in said
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""What a machine offers to a worker, looked at and told."""
