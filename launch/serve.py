@@ -7,7 +7,13 @@ import types
 from absl import flags, logging
 
 from jscale.cluster.config import AUTO, CACHE_DIR, SERVED_PLAN_KINDS
-from jscale.launch import engine_flags, mains, scaling_flags, transport_flags
+from jscale.launch import (
+    device_flags,
+    engine_flags,
+    mains,
+    scaling_flags,
+    transport_flags,
+)
 from jscale.launch.progress import convert_with_progress
 from jscale.server.local_cluster import LocalCluster
 from jscale.server.local_cluster_config import LocalClusterConfig
@@ -25,6 +31,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "emulate_layer_us", 0, "Microseconds that a layer takes at least; 0: no least."
     )
+    device_flags.define()
     flags.DEFINE_enum("plan_kind", AUTO, SERVED_PLAN_KINDS, "How blocks travel.")
     flags.DEFINE_boolean("executes_while_loading", True, "Serve with some blocks.")
     engine_flags.define()

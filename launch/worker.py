@@ -4,7 +4,7 @@ from absl import flags
 
 from jscale.cluster.config import CACHE_DIR, WorkerConfig
 from jscale.cluster.worker import run_worker
-from jscale.launch import cluster_token, mains, transport_flags
+from jscale.launch import cluster_token, device_flags, mains, transport_flags
 
 
 def define_flags() -> None:
@@ -39,6 +39,7 @@ def define_flags() -> None:
         "host", "", "Name of this machine, if several workers share its link."
     )
     flags.DEFINE_string("leaf", "", "Name of the switch that it is plugged into.")
+    device_flags.define()
     flags.DEFINE_integer(
         "emulate_layer_us",
         0,

@@ -9,6 +9,7 @@ from jscale.engine.config import MOVES_KV
 from jscale.plan.hypercube import HypercubePlan
 from jscale.plan.kinds import PLAN_KINDS
 from jscale.plan.scaling_policy import SCALING_POLICIES, ScalingPolicy
+from jscale.store.device_memory import DEVICE_MEMORY_KINDS
 from jscale.transport.rdma_options import RETRY_S, RdmaOptions, parse_devices
 from jscale.transport.schemes import demanded_scheme
 
@@ -137,6 +138,8 @@ class WorkerConfig:
         blocks are sent: a slow one is sent them last; None: not known.
       host: name of its machine, the same for workers that share a link; none: alone.
       leaf: name of the switch that its machine is plugged into.
+      device_memory: where it keeps blocks, one of `DEVICE_MEMORY_KINDS`: on the GPU if
+        JAX uses one (`auto`), in host memory, or on an emulated device.
       emulate_layer_us: a stage takes at least this long per layer, by waiting.
       cache_dir: where compiled executables are kept.
       ships_executables: send compiled executables to others, and take theirs.
@@ -157,6 +160,7 @@ class WorkerConfig:
     nic_mbit_s: float | None = None
     host: str = ""
     leaf: str = ""
+    device_memory: str = AUTO
     emulate_layer_us: int = 0
     cache_dir: str = CACHE_DIR
     ships_executables: bool = True
@@ -171,6 +175,7 @@ class WorkerConfig:
             rate = getattr(self, name)
             if rate is not None and rate <= 0:
                 raise ConfigError(f"{name} is {rate}: give a rate over 0, or none")
+        _require_one_of("device_memory", self.device_memory, DEVICE_MEMORY_KINDS)
         _require_at_least("emulate_layer_us", self.emulate_layer_us, 0)
         for name in ("data_address", "serve_address"):
             address = getattr(self, name)

@@ -106,6 +106,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     blocks: tuple[int, ...]
     received_bytes: int
     bytes_per_s: float
+    data_path: str = ""
 
 
 class StatusChanged(Message, frozen=True):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from absl import logging
 
+from jscale.cluster import data_path
 from jscale.cluster import worker_events as events
 from jscale.cluster.config import WorkerConfig
 from jscale.cluster.device import Device
@@ -34,9 +35,11 @@ from jscale.engine.program import ModelProgram
 from jscale.pipeline.messages import PipelineSpec
 from jscale.pipeline.outbox import Outbox
 from jscale.pipeline.stage_host import StageHost
+from jscale.store.accelerator import new_arena
 from jscale.store.block_store import BlockStore
 from jscale.store.manifest import Manifest
 from jscale.store.regions import RegionState
+from jscale.transport.base import Transport
 
 _HAS_ALL_BYTES = (RegionState.VERIFYING, RegionState.READY)
 
@@ -51,21 +54,32 @@ class Loader:
         outbox: Outbox,
         post: Callable[[WorkerEvent], None],
         failed: Callable[[BaseException], None],
+        transport: Transport,
     ) -> None:
-        """Reserves the arena and starts the device thread.
+        """Reserves the arena, tells the transport of it, starts the device thread.
 
         Raises:
           CheckpointError: the model is of a family that is not known here.
           ConfigError: the machine has not the memory.
+          TransportError: a device cannot reach the memory.
         """
         manifest = Manifest.from_bytes(spec.manifest)
         self._post = post
         self._failed = failed
         self._ships_executables = config.ships_executables
         self._program = ModelProgram.of(manifest, spec.engine)
+        # Before anything else asks JAX for a device: the arena comes first, XLA takes
+        # what it leaves.
+        self.store = BlockStore(
+            manifest,
+            chunk_size_bytes=spec.chunk_size_bytes,
+            new_arena=new_arena(config.device_memory),
+        )
+        path = data_path.register(self.store.arena, transport)
+        logging.info("worker=%s data_path=%s", config.worker, path)
+        post(events.DataPathChosen(path))
         self._executables = ExecutableSet(self._program)
         self._cache = BundleCache(config.cache_dir)
-        self.store = BlockStore(manifest, chunk_size_bytes=spec.chunk_size_bytes)
         emulation = Emulation(layer_ns=config.emulate_layer_us * NS_PER_US)
         self._executor = StageExecutor(self._executables, emulation)
         host = StageHost(

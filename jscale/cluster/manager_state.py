@@ -183,6 +183,8 @@ class ManagerState:
                 )
             case messages.TransferEnded(plan, missing_chunks):
                 self._multicasts.ended(worker, plan, missing_chunks, now_ns)
+            case messages.DataPathChosen(data_path):
+                self._roster.update(worker, data_path=data_path)
             case messages.LinkUsed(outbound, inbound):
                 # What our own multicast uses of it is no reason to send elsewhere.
                 if not self._multicasts.involves(worker):

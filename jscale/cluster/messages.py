@@ -57,7 +57,8 @@ class WorkerHello(Message, frozen=True):
     `host` and `leaf` name its machine and the switch that it is plugged into; workers
     of one host share its link. Of rates, in bytes/s, 0 says that they are not known:
     of the host's link in each direction, and of a copy of the model that the worker
-    can read without one (disk, or memory of the host).
+    can read without one (disk, or memory of the host). `data_path` is how chunks come
+    to where it computes, once that is chosen.
     """
 
     worker: WorkerId
@@ -73,6 +74,7 @@ class WorkerHello(Message, frozen=True):
     leaf: str = ""
     link_bytes_per_s: float = 0
     local_copy_bytes_per_s: float = 0
+    data_path: str = ""
     protocol_version: int = PROTOCOL_VERSION
 
     @property
@@ -115,6 +117,15 @@ class TransferEnded(Message, frozen=True):
 
     plan: PlanId
     missing_chunks: int
+
+
+class DataPathChosen(Message, frozen=True):
+    """How chunks come to where the worker computes.
+
+    `host`, `dmabuf`, `peermem`, or `staged: ` and why.
+    """
+
+    data_path: str
 
 
 class LinkUsed(Message, frozen=True):
@@ -169,6 +180,7 @@ WorkerReport = (
     | ExecutablesReady
     | TransferProgressed
     | TransferEnded
+    | DataPathChosen
     | LinkUsed
     | LoadFailed
     | PipelineOpened

@@ -34,6 +34,7 @@ class WorkerRecord(msgspec.Struct, frozen=True):
     leaf: str = ""
     link_bytes_per_s: float = 0.0
     local_copy_bytes_per_s: float = 0.0
+    data_path: str = ""
     outbound_busy: float = 0.0
     inbound_busy: float = 0.0
     retry_after_ns: int = 0
@@ -58,6 +59,7 @@ class WorkerRecord(msgspec.Struct, frozen=True):
             leaf=hello.leaf,
             link_bytes_per_s=hello.link_bytes_per_s,
             local_copy_bytes_per_s=hello.local_copy_bytes_per_s,
+            data_path=hello.data_path,
         )
 
     @property

@@ -54,6 +54,7 @@ def describe_status(
                 blocks=tuple(sorted(record.blocks)),
                 received_bytes=record.received_bytes,
                 bytes_per_s=record.bytes_per_s,
+                data_path=record.data_path,
             )
             for record in sorted(workers.values(), key=lambda r: r.worker)
         ),

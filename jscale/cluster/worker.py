@@ -223,7 +223,12 @@ class Worker:
             case effects.PrepareModel(spec):
                 outbox = _Outbox(self._peers, self._streams, self._post)
                 self._loader = Loader(
-                    self._config, spec, outbox, self._post, self._fail
+                    self._config,
+                    spec,
+                    outbox,
+                    self._post,
+                    self._fail,
+                    self._transport,
                 )
                 self._streams.device = self._loader.device
             case effects.Exit():

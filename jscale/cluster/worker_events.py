@@ -93,6 +93,13 @@ class TransferOver:
 
 
 @dataclasses.dataclass(frozen=True)
+class DataPathChosen:
+    """The arena is there, and the transport was told of it."""
+
+    data_path: str
+
+
+@dataclasses.dataclass(frozen=True)
 class LinkMeasured:
     """Other shares of our link are in use than before."""
 
@@ -152,6 +159,7 @@ WorkerEvent = (
     | DiskLoadFailed
     | TransferAdvanced
     | TransferOver
+    | DataPathChosen
     | LinkMeasured
     | StagesOpened
     | StagesRefused

@@ -31,7 +31,7 @@ class WorkerState:
     """Owns what a worker holds and takes part in. Owned by the worker's event loop."""
 
     def __init__(self, identity: messages.WorkerHello) -> None:
-        """A worker that holds nothing; `identity` is what never changes of it."""
+        """A worker that holds nothing; `identity` is what seldom changes of it."""
         self._identity = identity
         self._worker = identity.worker
         self._spec: messages.ModelSpec | None = None
@@ -73,6 +73,11 @@ class WorkerState:
                 ]
             case events.TransferOver(plan, missing_chunks):
                 return self._transfer_over(plan, missing_chunks)
+            case events.DataPathChosen(data_path):
+                self._identity = msgspec.structs.replace(
+                    self._identity, data_path=data_path
+                )
+                return [effects.Report(messages.DataPathChosen(data_path))]
             case events.LinkMeasured(outbound, inbound):
                 return [effects.Report(messages.LinkUsed(outbound, inbound))]
             case events.PeerGone(peer):

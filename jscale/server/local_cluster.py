@@ -192,6 +192,7 @@ class LocalCluster:
             manager_address=manager_address,
             cluster_token=self._token,
             link_mbit_s=config.link_mbit_s,
+            device_memory=config.device_memory,
             emulate_layer_us=config.emulate_layer_us,
             transport=config.transport,
             rdma_devices=config.rdma_devices,

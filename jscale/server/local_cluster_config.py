@@ -19,6 +19,8 @@ class LocalClusterConfig:
       max_workers: more it never wants.
       address: HOST:PORT for clients; port 0 takes a free one.
       link_mbit_s: emulated rate of each worker's link; None: as fast as it goes.
+      device_memory: where workers keep blocks: on the GPU if JAX uses one (`auto`), in
+        `host` memory, or on an `emulated` device.
       emulate_layer_us: each stage takes at least this long per layer, by waiting.
       plan_kind: how blocks travel between workers.
       executes_while_loading: workers serve with the blocks they have; without, once
@@ -50,6 +52,7 @@ class LocalClusterConfig:
     max_workers: int | None = None
     address: str = "127.0.0.1:0"
     link_mbit_s: float | None = None
+    device_memory: str = AUTO
     emulate_layer_us: int = 0
     plan_kind: str = AUTO
     executes_while_loading: bool = True

@@ -33,6 +33,7 @@ def status_response(
                 received_bytes=worker.received_bytes,
                 bytes_per_s=worker.bytes_per_s,
                 num_tokens=router.num_tokens_of[worker.worker],
+                data_path=worker.data_path,
             )
             for worker in status.workers
         ],

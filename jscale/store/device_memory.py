@@ -9,6 +9,9 @@ import dataclasses
 
 from jscale.core.errors import JscaleError
 
+DEVICE_MEMORY_KINDS = ("auto", "host", "emulated")
+"""Where a worker may be told to keep blocks; auto: on the GPU if JAX uses one."""
+
 
 class DeviceMemoryError(JscaleError):
     """The accelerator or its driver refused."""

@@ -160,6 +160,10 @@ class ManagerScript:
         """`used w0 0.6`: so much of its outbound link is in use."""
         return [self._report(worker, messages.LinkUsed(float(outbound), 0.0))]
 
+    def do_path(self, worker: str, data_path: str) -> list[events.Event]:
+        """`path w0 host`: chunks come to where it computes by that."""
+        return [self._report(worker, messages.DataPathChosen(data_path))]
+
     def do_failed(self, worker: str) -> list[events.Event]:
         """`failed w0`: it could not read the disk."""
         return [self._report(worker, messages.LoadFailed("block 3 is truncated"))]
@@ -269,6 +273,7 @@ class ManagerScript:
         assert self.status is not None
         lines = [
             f"{worker.worker} {worker.phase} blocks {list(worker.blocks)}"
+            + (f" path {worker.data_path!r}" if worker.data_path else "")
             for worker in self.status.workers
         ]
         lines += [

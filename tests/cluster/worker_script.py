@@ -121,6 +121,10 @@ class WorkerScript:
     def on_over(self, plan: str, missing: str) -> events.WorkerEvent:
         return events.TransferOver(PlanId(int(plan)), int(missing))
 
+    def on_path(self, data_path: str) -> events.WorkerEvent:
+        """`path 'staged: no DMA-BUF'`: the arena is there."""
+        return events.DataPathChosen(data_path)
+
     def on_opened(self, pipeline: str) -> events.WorkerEvent:
         return events.StagesOpened(PipelineId(int(pipeline)))
 
@@ -150,7 +154,8 @@ class WorkerScript:
         match value:
             case messages.WorkerHello():
                 pipelines = [spec.pipeline for spec in value.pipelines]
-                return f"{name} blocks={list(value.blocks)} pipelines={pipelines}"
+                path = f" path={value.data_path!r}" if value.data_path else ""
+                return f"{name} blocks={list(value.blocks)} pipelines={pipelines}{path}"
             case messages.ExecutablesReady():
                 ready = "complete" if value.is_complete else "stages only"
                 return f"{name} {value.origin}, {ready}, bundle {bool(value.bundle)}"

@@ -128,20 +128,22 @@ class ModelStatusResponse(_message.Message):
     def __init__(self, model: _Optional[str] = ..., block_sizes_bytes: _Optional[_Iterable[int]] = ..., num_workers_wanted: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., pipelines: _Optional[_Iterable[_Union[Pipeline, _Mapping]]] = ..., serving: _Optional[_Union[Serving, _Mapping]] = ..., note: _Optional[str] = ..., manager_epoch: _Optional[int] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("worker", "phase", "blocks", "received_bytes", "bytes_per_s", "num_tokens")
+    __slots__ = ("worker", "phase", "blocks", "received_bytes", "bytes_per_s", "num_tokens", "data_path")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
     NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DATA_PATH_FIELD_NUMBER: _ClassVar[int]
     worker: str
     phase: Phase
     blocks: _containers.RepeatedScalarFieldContainer[int]
     received_bytes: int
     bytes_per_s: float
     num_tokens: int
-    def __init__(self, worker: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., blocks: _Optional[_Iterable[int]] = ..., received_bytes: _Optional[int] = ..., bytes_per_s: _Optional[float] = ..., num_tokens: _Optional[int] = ...) -> None: ...
+    data_path: str
+    def __init__(self, worker: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., blocks: _Optional[_Iterable[int]] = ..., received_bytes: _Optional[int] = ..., bytes_per_s: _Optional[float] = ..., num_tokens: _Optional[int] = ..., data_path: _Optional[str] = ...) -> None: ...
 
 class Pipeline(_message.Message):
     __slots__ = ("id", "stages", "num_running", "capacity")
