@@ -39,21 +39,22 @@ def arrange(
     """The multicast that brings targets what they lack, from those that hold it all.
 
     Sources must bring the same executables, as the numbers of chunks depend on them:
-    the bundle that most of them have decides who sends.
+    the bundle that most of them have decides who sends; none is the last choice.
 
     Args:
       plan: its number.
-      roster: there is at least one that can send.
+      roster: there is at least one that can send, or reads.
       targets: at least one.
       kind: a key of `PLAN_KINDS`; None: what suits the links.
       watch: knows who was slow in the plan before.
     """
     by_bundle: dict[str, list[WorkerId]] = {}
-    for worker in roster.senders:
+    for worker in roster.sources:
         bundle = roster[worker].bundle
         by_bundle.setdefault(bundle.sha256 if bundle else "", []).append(worker)
-    holders = max(by_bundle.values(), key=len)
-    holders.sort(key=lambda worker: roster[worker].outbound_busy)
+    chosen_bundle = max(by_bundle, key=lambda name: (name != "", len(by_bundle[name])))
+    holders = by_bundle[chosen_bundle]
+    holders.sort(key=lambda w: (w not in roster.complete, roster[w].outbound_busy))
     holders = holders[: len(targets) + SPARES_MAX]
     topology = _topology(roster, [*holders, *targets], watch)
     if topology is None or len(targets) > TARGETS_MODELLED_MAX:

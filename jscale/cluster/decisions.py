@@ -37,7 +37,7 @@ def choose_local_loaders(
     return [
         worker
         for worker in (roster.waiting if all_of_them else roster.near)
-        if roster[worker].can_load_from_disk and roster[worker].retry_after_ns <= now_ns
+        if roster[worker].may_read(now_ns)
     ]
 
 
@@ -52,9 +52,7 @@ def choose_disk_loader(roster: Roster, now_ns: int) -> WorkerId | None:
     if not all(worker in roster.leaving for worker in roster.complete):
         return None
     able = [
-        roster[worker]
-        for worker in roster.waiting
-        if roster[worker].can_load_from_disk and roster[worker].retry_after_ns <= now_ns
+        roster[worker] for worker in roster.waiting if roster[worker].may_read(now_ns)
     ]
     if not able:
         return None

@@ -1,10 +1,11 @@
 """Everything slow between bytes and a running model, on threads of its own.
 
-Two threads: one for bytes (disk, digests), one for executables, so that neither waits
-for the other. What they bring about is posted to the state machine as events.
+Threads for reading, for digests and for executables, so that none waits for another.
+What they bring about is posted to the state machine as events.
 """
 
 import concurrent.futures
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from jscale.cluster.config import WorkerConfig
 from jscale.cluster.device import Device
 from jscale.cluster.messages import Bundle, ModelSpec
 from jscale.cluster.worker_events import EXECUTABLES_REGION, WorkerEvent
+from jscale.core.chunks import ChunkTable
 from jscale.core.errors import (
     CheckpointError,
     IntegrityError,
@@ -36,10 +38,15 @@ from jscale.pipeline.messages import PipelineSpec
 from jscale.pipeline.outbox import Outbox
 from jscale.pipeline.stage_host import StageHost
 from jscale.store.accelerator import new_arena
+from jscale.store.block_reader import BlockReader, ChunkSlots
 from jscale.store.block_store import BlockStore
 from jscale.store.manifest import Manifest
 from jscale.store.regions import RegionState
 from jscale.transport.base import Transport
+
+DIGESTS_AT_ONCE_MAX = 4
+"""Blocks that are hashed at the same time, if there are so many cores: a core hashes
+1.8 GB/s, a disk may give more."""
 
 _HAS_ALL_BYTES = (RegionState.VERIFYING, RegionState.READY)
 
@@ -93,28 +100,44 @@ class Loader:
         )
         self.device = Device(host, failed)
         self.device.start()
-        self._bytes_thread = concurrent.futures.ThreadPoolExecutor(1, "bytes")
+        self._reader: BlockReader | None = None
+        self._compiled: tuple[Bundle, bytes] | None = None
+        self._reading_thread = concurrent.futures.ThreadPoolExecutor(1, "reading")
+        num_digests = min(DIGESTS_AT_ONCE_MAX, os.cpu_count() or 1)
+        self._digest_threads = concurrent.futures.ThreadPoolExecutor(
+            num_digests, "digests"
+        )
         self._executables_thread = concurrent.futures.ThreadPoolExecutor(
             1, "executables"
         )
 
     def close(self) -> None:
         """Ends the threads; what they had not begun is dropped."""
-        self._bytes_thread.shutdown(cancel_futures=True)
+        if self._reader is not None:
+            self._reader.stop()
+        self._reading_thread.shutdown(cancel_futures=True)
+        self._digest_threads.shutdown(cancel_futures=True)
         self._executables_thread.shutdown(cancel_futures=True)
         self.device.stop()
 
-    def read_from_disk(self, path: Path) -> None:
-        """Reads, verifies and publishes the blocks that are missing.
+    @property
+    def compiled(self) -> tuple[Bundle, bytes]:
+        """The executables that were compiled here, to be placed."""
+        assert self._compiled is not None
+        return self._compiled
 
-        Those that have arrived already are verified by `verify`. Nothing may arrive
-        meanwhile.
+    def read_from_disk(self, path: Path, slots: ChunkSlots) -> None:
+        """Reads what is missing, chunk by chunk; `verify` follows for each full block.
+
+        Args:
+          path: of the block store.
+          slots: where chunks go, numbered as if there were no executables.
         """
-        self._submit(self._bytes_thread, lambda: self._read(path))
+        self._submit(self._reading_thread, lambda: self._read(path, slots))
 
     def verify(self, block: int) -> None:
         """Verifies and publishes a block whose bytes are all there."""
-        self._submit(self._bytes_thread, lambda: self._verify(block))
+        self._submit(self._digest_threads, lambda: self._verify(block))
 
     def load_executables(self, bundle: Bundle) -> None:
         """Loads what was received."""
@@ -123,7 +146,7 @@ class Loader:
     def compile_executables(self, *, ships: bool) -> None:
         """Compiles, or takes what this machine compiled before.
 
-        With `ships`, the result is put where others can be sent it.
+        With `ships`, the result is kept as `compiled`.
         """
         self._submit(self._executables_thread, lambda: self._compile(ships))
 
@@ -155,22 +178,39 @@ class Loader:
 
         thread.submit(told)
 
-    def _read(self, path: Path) -> None:
+    def _read(self, path: Path, slots: ChunkSlots) -> None:
+        started_ns = time.monotonic_ns()
+        manifest = self.store.manifest
+        files = {
+            block: path / entry.file
+            for block, entry in enumerate(manifest.blocks)
+            if self.store.state(block) not in _HAS_ALL_BYTES
+        }
+        chunk_size_bytes = self.store.chunks.chunk_size_bytes
+        chunks = ChunkTable((0, *manifest.block_sizes_bytes), chunk_size_bytes)
+        self._reader = BlockReader(chunks, files, slots)
         try:
-            for block in range(self.store.manifest.num_blocks):
-                if self.store.state(block) not in _HAS_ALL_BYTES:
-                    self.store.load(block, path)
-                    self._publish(block)
-        except (CheckpointError, IntegrityError) as error:
+            report = self._reader.run()
+        except CheckpointError as error:
             logging.error("%s", error)
             self._post(events.DiskLoadFailed(str(error)))
+        else:
+            took_ms = (time.monotonic_ns() - started_ns) / NS_PER_MS
+            logging.info("read=%s %s took_ms=%.1f", path, report, took_ms)
 
     def _verify(self, block: int) -> None:
         try:
             self.store.verify(block)
         except IntegrityError as error:
-            logging.error("%s", error)
-            self._post(events.RegionCorrupt(block + 1, str(error)))
+            reason = str(error)
+            path = self._reader.file_of(block) if self._reader is not None else None
+            if path is not None:
+                reason = (
+                    f"{path} is corrupted: {reason}; convert the model again, or copy "
+                    "the file from where it is whole"
+                )
+            logging.error("%s", reason)
+            self._post(events.RegionCorrupt(block + 1, reason))
         else:
             self._publish(block)
 
@@ -205,8 +245,12 @@ class Loader:
         return (*self._program.fused_specs(), *kv_copy_specs(self._program))
 
     def _compile(self, ships: bool) -> None:
-        started_ns = time.monotonic_ns()
         digest = fingerprint_digest(self._executables.fingerprint)
+        with self._cache.alone(digest):
+            self._compile_alone(digest, ships)
+
+    def _compile_alone(self, digest: str, ships: bool) -> None:
+        started_ns = time.monotonic_ns()
         stage, late = self._program.stage_specs(), self._late_specs
         origin, data = "cached", self._cache.find(digest)
         if data is not None:
@@ -225,8 +269,8 @@ class Loader:
             self._cache.keep(digest, data)
         bundle = None
         if ships and self._ships_executables:
-            self.store.place_executables(data)
             bundle = Bundle(bundle_digest(data), len(data), digest)
+            self._compiled = bundle, data
         self._loaded(origin, started_ns, bundle, is_complete=True)
 
     def _loaded(

@@ -193,8 +193,11 @@ class ManagerState:
                     )
             case messages.LoadFailed(reason):
                 self._note = f"{worker} could not load the model: {reason}"
+                self._multicasts.lost(worker)
                 retry_ns = now_ns + RELOAD_NS
-                self._roster.update(worker, is_loading=False, retry_after_ns=retry_ns)
+                self._roster.update(
+                    worker, is_loading=False, no_read_before_ns=retry_ns
+                )
             case messages.LeaveRequested():
                 if not self._roster[worker].is_leaving:
                     self._wanted.one_fewer()
@@ -261,10 +264,10 @@ class ManagerState:
         ):
             self._read_disk(loader)
         if not self._policy.loads_locally:
-            num_launching = self._launches.num_pending
-            self._multicasts.reconcile(now_ns, num_launching=num_launching)
+            self._multicasts.reconcile(now_ns, num_launching=self._launches.num_pending)
         if (first := choose_disk_loader(self._roster, now_ns)) is not None:
             self._read_disk(first)
+            self._multicasts.reconcile(now_ns, num_launching=self._launches.num_pending)
 
     def _reconcile_pipelines(self, now_ns: int) -> None:
         version = (self._roster.version, self._pipelines.version)

@@ -1,6 +1,7 @@
 """The manager's multicast: who takes part, and when it is arranged anew.
 
-One multicast serves every worker that lacks blocks, from those that hold them all.
+One multicast serves every worker that lacks blocks, from those that hold them all, or
+from one that reads them: it sends on what it has.
 Whatever changes (a member is lost, a source is lost or leaves, a worker comes late,
 a member turns out to be slow) ends in the same act: another plan for those who are
 there now. Members keep what they have, and are not sent it again.
@@ -132,14 +133,15 @@ class MulticastBook:
         joiners = self._joiners(now_ns, num_launching)
         if transfer is None:
             self._late = []
-            if joiners and self._roster.senders:
+            if joiners:
                 self._start(joiners, now_ns)
             return
-        can_send = not transfer.sources.isdisjoint(self._roster.senders)
-        if not (joiners or self._is_broken or not can_send):
+        can_send = not transfer.sources.isdisjoint(self._roster.feeding)
+        is_outdone = bool(self._roster.senders) and not can_send
+        if not (joiners or self._is_broken or is_outdone):
             return
         targets = [w for w in transfer.pending if w not in self._roster.senders]
-        if self._roster.senders and (targets or joiners):
+        if self._roster.sources and (targets or joiners):
             self._late = [w for w in self._late if w in targets] + joiners
             on_time = sorted(set(targets).difference(self._late))
             self._start([*on_time, *self._late], now_ns)
@@ -149,7 +151,7 @@ class MulticastBook:
     def _joiners(self, now_ns: int, num_launching: int) -> list[WorkerId]:
         """Those that wait and are to wait no longer."""
         waiting = self._roster.waiting
-        if not waiting or not self._roster.senders:
+        if not waiting or not self._roster.sources:
             return []
         transfer = self._transfer
         pause_ns = self._rejoin_ns(transfer) if transfer is not None else 0

@@ -38,6 +38,7 @@ class WorkerRecord(msgspec.Struct, frozen=True):
     outbound_busy: float = 0.0
     inbound_busy: float = 0.0
     retry_after_ns: int = 0
+    no_read_before_ns: int = 0
     no_pipeline_before_ns: int = 0
     received_bytes: int = 0
     bytes_per_s: float = 0.0
@@ -61,6 +62,10 @@ class WorkerRecord(msgspec.Struct, frozen=True):
             local_copy_bytes_per_s=hello.local_copy_bytes_per_s,
             data_path=hello.data_path,
         )
+
+    def may_read(self, now_ns: int) -> bool:
+        """Whether it can read a copy of its own, and did not fail to just now."""
+        return self.can_load_from_disk and self.no_read_before_ns <= now_ns
 
     @property
     def member(self) -> Member:

@@ -20,6 +20,7 @@ class Roster(Mapping[WorkerId, WorkerRecord]):
     Attributes:
       complete: hold every block.
       senders: complete, with every executable, and staying: could send the model.
+      feeding: hold every block or read what they lack, and stay: could send the blocks.
       waiting: lack blocks and are neither sent nor reading them.
       near: wait, and can read a copy of their own faster than their link brings it.
       loading: read the model from disk, and stay.
@@ -34,6 +35,7 @@ class Roster(Mapping[WorkerId, WorkerRecord]):
         self._records: dict[WorkerId, WorkerRecord] = {}
         self.complete: Members = {}
         self.senders: Members = {}
+        self.feeding: Members = {}
         self.waiting: Members = {}
         self.near: Members = {}
         self.loading: Members = {}
@@ -45,6 +47,10 @@ class Roster(Mapping[WorkerId, WorkerRecord]):
                 lambda r: (
                     self.is_complete(r) and r.has_all_executables and not r.is_leaving
                 ),
+            ),
+            (
+                self.feeding,
+                lambda r: (self.is_complete(r) or r.is_loading) and not r.is_leaving,
             ),
             (self.waiting, self._waits),
             (
@@ -72,6 +78,15 @@ class Roster(Mapping[WorkerId, WorkerRecord]):
     def num_staying(self) -> int:
         """Workers that were not asked to go."""
         return len(self._records) - len(self.leaving)
+
+    @property
+    def sources(self) -> Members:
+        """Who would send the model to others now.
+
+        While nobody holds all of it, with executables, whoever reads it: chunk by
+        chunk, as they come.
+        """
+        return self.senders or self.feeding
 
     def is_complete(self, record: WorkerRecord) -> bool:
         """Whether it holds the whole model."""

@@ -14,6 +14,7 @@ from jscale.core.errors import TransportError
 from jscale.core.ids import PlanId, WorkerId
 from jscale.core.units import NS_PER_MS, NS_PER_S
 from jscale.plan.multicast_plan import MulticastPlan
+from jscale.store.block_reader import ChunkSlots
 from jscale.store.block_store import BlockStore
 from jscale.transport.multicast import (
     MulticastMember,
@@ -29,7 +30,8 @@ class Transfers:
     """Starts, changes and stops our part in multicasts. Owned by the event loop.
 
     A worker is in one plan at a time. Another one for the same chunks is gone on by in
-    its place: what is on its way lands.
+    its place: what is on its way lands. Chunks that come from files land here too, and
+    go on to peers at once; they know nothing of plans, nor of the executables' size.
     """
 
     def __init__(
@@ -41,33 +43,40 @@ class Transfers:
         self._worker = worker
         self._peers = peers
         self._post = post
-        self._member: MulticastMember | None = None
         self._bundle: Bundle | None = None
+        self._region_sha256: str | None = None
         self._connecting: list[threading.Thread] = []
+        # Chunks land by their numbers and are told to the member, or numbers and member
+        # change: never both at once.
+        self._lock = threading.Lock()
+        self._member: MulticastMember | None = None
 
     def start(self, command: JoinMulticast, store: BlockStore) -> None:
         """Takes part in a plan, and in no other any more."""
-        if self._member is not None and command.bundle == self._bundle:
+        member = self._member
+        if member is not None and command.bundle == self._bundle:
             plan = _plan(command, store)
-            self._peers.plans.follow(self._member, command.plan, plan)
+            with self._lock:
+                self._peers.plans.follow(member, command.plan, plan)
         else:
             self.stop_all()
-            size_bytes = command.bundle.size_bytes if command.bundle else 0
-            store.reserve_executables(size_bytes)
-            plan = _plan(command, store)
-            observer = _Observer(self._post, store)
-            self._member = MulticastMember(
-                command.plan, plan, self._worker, store, observer
-            )
+            with self._lock:
+                self._reserve(store, command.bundle)
+                plan = _plan(command, store)
+                observer = _Observer(self._post, store)
+                member = MulticastMember(
+                    command.plan, plan, self._worker, store, observer
+                )
+                self._member = member
             self._bundle = command.bundle
-            self._peers.plans.add(self._member)
-            self._member.start()
+            self._peers.plans.add(member)
+            member.start()
         # Of two members the earlier connects, so that there is one connection.
         later = command.members[plan.index_of(self._worker) + 1 :]
-        partners = [each for each in later if each.worker in self._member.peers]
+        partners = [each for each in later if each.worker in member.peers]
         thread = threading.Thread(
             target=self._connect,
-            args=(self._member, partners),
+            args=(member, partners),
             name="connect",
             daemon=True,
         )
@@ -81,17 +90,61 @@ class Transfers:
             self.stop_all()
 
     def stop_all(self) -> None:
-        """Ends our part in any plan: nobody writes into the store any more."""
-        if self._member is not None:
-            self._peers.plans.remove(self._member.plan_id)
-            self._member.close()
-            self._member = None
+        """Ends our part in any plan: no peer writes into the store any more."""
+        with self._lock:
+            member, self._member = self._member, None
+        if member is not None:
+            self._peers.plans.remove(member.plan_id)
+            member.close()
+
+    def place_executables(self, store: BlockStore, data: bytes, sha256: str) -> None:
+        """Puts them where others can be sent them, which numbers chunks anew."""
+        self.stop_all()  # What has ended still answers, by the old numbers.
+        with self._lock:
+            store.place_executables(data)
+            self._region_sha256 = sha256
+
+    def slots_for_files(self, store: BlockStore) -> ChunkSlots:
+        """Where chunks from files go, numbered as if there were no executables."""
+        return _SlotsForFiles(self, store)
+
+    def take_slot(self, store: BlockStore, chunk: int) -> memoryview | None:
+        """See `ChunkSlots.host_slot`."""
+        with self._lock:
+            return store.host_slot(_numbered(store, chunk))
+
+    def landed(self, store: BlockStore, chunk: int) -> None:
+        """A chunk has come from a file: peers are sent it, the loop told of regions."""
+        with self._lock:
+            number = _numbered(store, chunk)
+            region = store.landed(number)
+            if self._member is not None:
+                self._member.landed_otherwise(number, region)
+                return
+        if region is not None:
+            self._post(events.RegionFilled(region))
+
+    def failed(self, store: BlockStore, chunk: int) -> None:
+        """A chunk could not be read; if somebody sends it, it is asked for."""
+        with self._lock:
+            number = _numbered(store, chunk)
+            store.failed(number)
+            if self._member is not None:
+                self._member.missed(number)
 
     def close(self) -> None:
         """Ends everything."""
         self.stop_all()
         for thread in self._connecting:
             thread.join()
+
+    def _reserve(self, store: BlockStore, bundle: Bundle | None) -> None:
+        """Room for the executables of a plan; others of that size make room too."""
+        sha256 = bundle.sha256 if bundle else None
+        if sha256 != self._region_sha256:
+            store.reserve_executables(0)
+        store.reserve_executables(bundle.size_bytes if bundle else 0)
+        self._region_sha256 = sha256
 
     def _connect(self, member: MulticastMember, partners: list[Member]) -> None:
         for partner in partners:
@@ -106,6 +159,28 @@ def _plan(command: JoinMulticast, store: BlockStore) -> MulticastPlan:
     """What the command means for the chunks of the store."""
     num_leading = len(store.chunks.chunks_of(events.EXECUTABLES_REGION))
     return plan_of(command, store.chunks.num_chunks, num_leading=num_leading)
+
+
+def _numbered(store: BlockStore, chunk: int) -> int:
+    """The number of a chunk behind those of the executables, as they are now."""
+    return len(store.chunks.chunks_of(events.EXECUTABLES_REGION)) + chunk
+
+
+class _SlotsForFiles(ChunkSlots):
+    """Hands on; called on reading threads."""
+
+    def __init__(self, transfers: Transfers, store: BlockStore) -> None:
+        self._transfers = transfers
+        self._store = store
+
+    def host_slot(self, chunk: int) -> memoryview | None:
+        return self._transfers.take_slot(self._store, chunk)
+
+    def landed(self, chunk: int) -> None:
+        self._transfers.landed(self._store, chunk)
+
+    def failed(self, chunk: int) -> None:
+        self._transfers.failed(self._store, chunk)
 
 
 class _Observer(MulticastObserver):

@@ -246,7 +246,8 @@ class Worker:
         match effect:
             case effects.ReadFromDisk(path):
                 self._transfers.stop_all()  # Also those that ended and still answer.
-                loader.read_from_disk(Path(path))
+                slots = self._transfers.slots_for_files(loader.store)
+                loader.read_from_disk(Path(path), slots)
             case effects.VerifyBlock(block):
                 loader.verify(block)
             case effects.LoadExecutables(bundle):
@@ -254,6 +255,9 @@ class Worker:
             case effects.CompileExecutables():
                 logging.info("worker=%s compiles: %s", self._name, effect.reason)
                 loader.compile_executables(ships=effect.ships)
+            case effects.PlaceExecutables():
+                bundle, data = loader.compiled
+                self._transfers.place_executables(loader.store, data, bundle.sha256)
             case effects.OpenStages(spec):
                 loader.open_stages(spec)
             case effects.CloseStages():

@@ -60,12 +60,19 @@ class LoadExecutables:
 class CompileExecutables:
     """Compile from shapes, in the background.
 
-    With `ships`, put the result where others can be sent it: never during a transfer,
-    as the numbers of its chunks would change.
+    With `ships`, the result is kept to be placed where others can be sent it.
     """
 
     reason: str
     ships: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class PlaceExecutables:
+    """Put those that were compiled where others can be sent them.
+
+    Never during a transfer, as the numbers of its chunks would change.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +116,7 @@ WorkerEffect = (
     | VerifyBlock
     | LoadExecutables
     | CompileExecutables
+    | PlaceExecutables
     | OpenStages
     | CloseStages
     | BreakPipelines

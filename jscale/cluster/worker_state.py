@@ -5,8 +5,6 @@ pipelines it is part of. The worker owns this truth: a manager that comes back i
 it anew, and nothing stops serving meanwhile.
 """
 
-import enum
-
 import msgspec
 
 from jscale.cluster import messages
@@ -14,17 +12,9 @@ from jscale.cluster import worker_effects as effects
 from jscale.cluster import worker_events as events
 from jscale.cluster.worker_effects import WorkerEffect
 from jscale.cluster.worker_events import EXECUTABLES_REGION, WorkerEvent
+from jscale.cluster.worker_executables import WorkerExecutables
 from jscale.core.ids import PipelineId, PlanId
 from jscale.pipeline.messages import PipelineSpec
-
-
-class Executables(enum.Enum):
-    """How far the worker is with what it needs to run stages."""
-
-    NONE = "none"
-    COMING = "coming"
-    READY = "ready"
-    COMPLETE = "complete"
 
 
 class WorkerState:
@@ -36,9 +26,8 @@ class WorkerState:
         self._worker = identity.worker
         self._spec: messages.ModelSpec | None = None
         self._blocks: set[int] = set()
-        self._executables = Executables.NONE
-        self._bundle: messages.Bundle | None = None
-        self._expected: messages.Bundle | None = None
+        self._executables = WorkerExecutables()
+        self._is_reading = False
         self._transfers: set[PlanId] = set()
         self._unverified: set[PlanId] = set()
         self._pipelines: dict[PipelineId, PipelineSpec] = {}
@@ -46,6 +35,10 @@ class WorkerState:
 
     def step(self, event: WorkerEvent) -> list[WorkerEffect]:
         """The effects of one event, in the order to carry them out."""
+        wanted = self._react(event)
+        return wanted if self._transfers else wanted + self._executables.settle()
+
+    def _react(self, event: WorkerEvent) -> list[WorkerEffect]:
         match event:
             case events.ManagerAttached():
                 return self._hello()
@@ -60,11 +53,12 @@ class WorkerState:
             case events.RegionCorrupt(region, reason):
                 return self._corrupt(region, reason)
             case events.ExecutablesLoaded():
-                return self._can_run(event)
+                is_transferring = bool(self._transfers)
+                return self._executables.loaded(event, is_transferring=is_transferring)
             case events.ExecutablesMismatched(reason):
-                return [effects.CompileExecutables(reason)]
+                return self._executables.mismatched(reason)
             case events.DiskLoadFailed(reason):
-                return [effects.Report(messages.LoadFailed(reason))]
+                return [*self._reading_failed(reason), *self._stop_transfers()]
             case events.TransferAdvanced(plan, received_bytes, bytes_per_s):
                 return [
                     effects.Report(
@@ -96,9 +90,9 @@ class WorkerState:
         hello = msgspec.structs.replace(
             self._identity,
             blocks=tuple(sorted(self._blocks)),
-            bundle=self._bundle,
-            has_executables=self._has_executables,
-            has_all_executables=self._executables is Executables.COMPLETE,
+            bundle=self._executables.bundle,
+            has_executables=self._executables.are_ready,
+            has_all_executables=self._executables.are_complete,
             pipelines=tuple(self._pipelines.values()),
         )
         again: list[WorkerEffect] = [effects.Report(hello)]
@@ -113,8 +107,9 @@ class WorkerState:
             case messages.Refuse(reason):
                 return [effects.Exit(f"the manager refused us: {reason}", failed=True)]
             case messages.LoadFromDisk(path):
+                self._is_reading = True
                 return [
-                    *self._need_executables(None, "no worker has them", ships=True),
+                    *self._executables.compile("no worker has them"),
                     effects.ReadFromDisk(path),
                 ]
             case messages.JoinMulticast():
@@ -139,11 +134,9 @@ class WorkerState:
         """Takes part in this plan, and in no other any more."""
         self._transfers = {command.plan}
         self._unverified.clear()
-        sources = {member.worker for member in command.sources}
-        if self._worker in sources:
-            return [effects.StartMulticast(command)]
+        is_source = any(each.worker == self._worker for each in command.sources)
         return [
-            *self._need_executables(command.bundle, "the source has none"),
+            *self._executables.join(command.bundle, is_source=is_source),
             effects.StartMulticast(command),
         ]
 
@@ -171,26 +164,11 @@ class WorkerState:
             ]
         return []
 
-    def _need_executables(
-        self, bundle: messages.Bundle | None, why_none: str, *, ships: bool = False
-    ) -> list[WorkerEffect]:
-        """Wait for those that come with the blocks, or compile."""
-        if self._has_executables:
-            return []
-        if bundle is not None:
-            self._executables = Executables.COMING
-            self._expected = bundle
-            return []
-        if self._executables is Executables.COMING and self._expected is None:
-            return []
-        self._executables = Executables.COMING
-        self._expected = None
-        return [effects.CompileExecutables(why_none, ships)]
-
     def _published(self, block: int) -> list[WorkerEffect]:
         self._blocks.add(block)
         reports: list[WorkerEffect] = [effects.Report(messages.BlockReady(block))]
         if self._is_whole:
+            self._is_reading = False
             for plan in sorted(self._unverified):
                 reports.append(effects.Report(messages.TransferEnded(plan, 0)))
             self._transfers -= self._unverified
@@ -211,42 +189,32 @@ class WorkerState:
     def _is_whole(self) -> bool:
         return self._spec is not None and len(self._blocks) == self._spec.num_blocks
 
-    def _can_run(self, event: events.ExecutablesLoaded) -> list[WorkerEffect]:
-        complete = event.is_complete
-        self._executables = Executables.COMPLETE if complete else Executables.READY
-        if complete:  # What did not fit us may fit others: it is passed on.
-            self._bundle = event.bundle or self._expected
-        ready = messages.ExecutablesReady(
-            event.origin, event.took_ms, complete, self._bundle
-        )
-        return [effects.Report(ready)]
-
-    @property
-    def _has_executables(self) -> bool:
-        return self._executables in (Executables.READY, Executables.COMPLETE)
-
     def _filled(self, region: int) -> list[WorkerEffect]:
         if region != EXECUTABLES_REGION:
             return [effects.VerifyBlock(region - 1)]
-        if self._has_executables or self._expected is None:
-            return []
-        return [effects.LoadExecutables(self._expected)]
+        return self._executables.filled()
 
     def _corrupt(self, region: int, reason: str) -> list[WorkerEffect]:
         """End every transfer as incomplete: the manager plans anew what is missing."""
-        plans = sorted(self._transfers)
+        if region == EXECUTABLES_REGION:
+            return [*self._stop_transfers(), *self._executables.corrupt(reason)]
+        if self._is_reading or not self._transfers:
+            return [*self._reading_failed(reason), *self._stop_transfers()]
+        return self._stop_transfers()
+
+    def _reading_failed(self, reason: str) -> list[WorkerEffect]:
+        self._is_reading = False
+        return [effects.Report(messages.LoadFailed(reason))]
+
+    def _stop_transfers(self) -> list[WorkerEffect]:
+        """What we hold is not what the plans take it to be."""
+        stopped: list[WorkerEffect] = []
+        for plan in sorted(self._transfers):
+            stopped.append(effects.StopMulticast(plan))
+            stopped.append(effects.Report(messages.TransferEnded(plan, 1)))
         self._transfers.clear()
         self._unverified.clear()
-        ended: list[WorkerEffect] = []
-        if not plans and region != EXECUTABLES_REGION:
-            ended.append(effects.Report(messages.LoadFailed(reason)))
-        for plan in plans:
-            ended.append(effects.StopMulticast(plan))
-            ended.append(effects.Report(messages.TransferEnded(plan, 1)))
-        if region == EXECUTABLES_REGION:
-            self._expected = None
-            ended.append(effects.CompileExecutables(reason))
-        return ended
+        return stopped
 
     def _open(self, spec: PipelineSpec) -> list[WorkerEffect]:
         ours = [stage for stage in spec.stages if stage.worker == self._worker]
@@ -258,7 +226,7 @@ class WorkerState:
         why = ""
         if missing := sorted(needed - self._blocks):
             why = f"{self._worker} does not hold block {missing[0]}"
-        elif not self._has_executables:
+        elif not self._executables.are_ready:
             why = f"{self._worker} has no executables yet"
         if why:
             return [effects.Report(messages.PipelineRefused(spec.pipeline, why))]

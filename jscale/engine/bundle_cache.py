@@ -1,9 +1,12 @@
 """Bundles that this machine compiled before, kept on disk."""
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
 
 from absl import logging
 
@@ -24,6 +27,22 @@ class BundleCache:
     def __init__(self, directory: str) -> None:
         """A cache in a sub-folder of `directory`, which may start with `~`."""
         self._folder = pathlib.Path(directory).expanduser() / "executables"
+
+    @contextlib.contextmanager
+    def alone(self, fingerprint_digest: str) -> Iterator[None]:
+        """Waits for other processes that make the same bundle, and has them wait.
+
+        Who finds nothing after all makes it: of several that start together on one
+        machine, one compiles. A process that dies lets go.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                path = self._folder / f"{fingerprint_digest}.lock"
+                fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)
+            except OSError as error:
+                logging.warning("cached executables: %s; others may compile", error)
+            yield
 
     def find(self, fingerprint_digest: str) -> bytes | None:
         """The bundle for that fingerprint, if it is there and whole."""

@@ -1,5 +1,7 @@
 """Which chunks of the model a simulated worker holds: `BlockStore` without bytes."""
 
+import dataclasses
+
 from jscale.core.chunks import ChunkTable
 from jscale.core.ids import WorkerId
 
@@ -15,6 +17,26 @@ class SimulatedStore:
             for region in range(len(chunks.region_sizes_bytes))
         ]
         self.arriving: dict[int, WorkerId] = {}
+
+    @property
+    def num_leading(self) -> int:
+        """Chunks of executables: the numbers of those of blocks begin there."""
+        return len(self.chunks.chunks_of(0))
+
+    def reserve_executables(self, size_bytes: int) -> bool:
+        """Makes region 0 that large and empty, unless it is; numbers shift by it."""
+        _, *sizes_bytes = self.chunks.region_sizes_bytes
+        table = dataclasses.replace(
+            self.chunks, region_sizes_bytes=(size_bytes, *sizes_bytes)
+        )
+        if table == self.chunks:
+            return False
+        of_blocks = self._is_held[self.num_leading :]
+        self.chunks = table
+        self._is_held = bytearray(self.num_leading) + of_blocks
+        self._num_missing[0] = self.num_leading
+        self.arriving.clear()
+        return True
 
     def holds(self, chunk: int) -> bool:
         """Whether the chunk is here."""

@@ -126,6 +126,25 @@ class SimulatedTransfers:
             for chunk in cut:
                 self.member.failed(peer, chunk)
 
+    def place_executables(self, size_bytes: int) -> None:
+        """Puts what was compiled where others can be sent it."""
+        self.stop_all()
+        self._store.reserve_executables(size_bytes)
+        self._store.fill(events.EXECUTABLES_REGION)
+
+    def read(self, chunk: int) -> int | None:
+        """A chunk was read, by its number without executables: it is sent on.
+
+        Returns the region that it completed, if one.
+        """
+        number = self._store.num_leading + chunk
+        if self._store.holds(number):
+            return None
+        region = self._store.landed(number)
+        if self.member is not None:
+            self.member.landed(number)
+        return region
+
     # --- what the member says -----------------------------------------------------
 
     def announce(self, plan: PlanId, peer: WorkerId) -> None:
@@ -146,11 +165,28 @@ class SimulatedTransfers:
         self, peer: WorkerId, chunk: int, written: Callable[[], None]
     ) -> Flow | None:
         """Sends the peer a chunk."""
-        me = self._worker
+        me, num_leading = self._worker, self._store.num_leading
         size_bytes = self._store.chunks.chunk(chunk).size_bytes
-        self._peers.to_transfers(peer, lambda there: there.begins(me, chunk))
+
+        def if_it_counts_alike(
+            act: Callable[[SimulatedTransfers], None],
+        ) -> Callable[[SimulatedTransfers], None]:
+            """What comes for a plan with other executables is for nobody."""
+
+            def act_there(there: SimulatedTransfers) -> None:
+                if there.counts_from(num_leading):
+                    act(there)
+
+            return act_there
+
+        self._peers.to_transfers(
+            peer, if_it_counts_alike(lambda there: there.begins(me, chunk))
+        )
         return self._peers.send_chunk(
-            peer, size_bytes, written, lambda there: there.landed(me, chunk)
+            peer,
+            size_bytes,
+            written,
+            if_it_counts_alike(lambda there: there.landed(me, chunk)),
         )
 
     def abort(self, flow: Flow) -> None:
@@ -171,6 +207,10 @@ class SimulatedTransfers:
         elif member is None or plan > member.plan_id:
             self._early.setdefault(plan, []).append(act)
 
+    def counts_from(self, num_leading: int) -> bool:
+        """Whether chunks of blocks have the same numbers here."""
+        return self._store.num_leading == num_leading
+
     def begins(self, peer: WorkerId, chunk: int) -> None:
         """The first bytes of a chunk have come."""
         if self.member is not None and not self._store.holds(chunk):
@@ -188,6 +228,10 @@ class SimulatedTransfers:
     def _join(self, command: JoinMulticast) -> None:
         if self._joining != command.plan:
             return  # It was stopped before it began.
+        size_bytes = command.bundle.size_bytes if command.bundle else 0
+        if self._store.reserve_executables(size_bytes) and self.member is not None:
+            self.member.close()
+            self.member = None
         plan = self._plans.find(command, self._store.chunks)
         member = self.member
         if member is None:

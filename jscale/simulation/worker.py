@@ -53,7 +53,6 @@ class SimulatedWorker:
         """Gives it the whole model before it attaches."""
         self.post(events.CommandArrived(messages.Welcome(self._world.spec)))
         assert self.store is not None
-        self.store.fill(events.EXECUTABLES_REGION)
         self.post(events.ExecutablesLoaded("preloaded", 0.0, True, BUNDLE))
         for block in range(self._world.spec.num_blocks):
             self.store.fill(1 + block)
@@ -125,6 +124,9 @@ class SimulatedWorker:
             case effects.CompileExecutables():
                 compile_ns = world.compile_ns
                 world.clock.after(compile_ns, self._can_run, "compiled", compile_ns)
+            case effects.PlaceExecutables():
+                assert self.transfers is not None
+                self.transfers.place_executables(BUNDLE.size_bytes)
             case effects.Exit(failed=failed):
                 world.worker_ended(self, exit_code=1 if failed else 0)
             case _:
@@ -167,7 +169,7 @@ class SimulatedWorker:
         )
 
     def _read(self) -> None:
-        """Loads the blocks that are missing from the best copy, one by one."""
+        """Loads what is missing from the best copy, and sends it on if others wait."""
         assert self.transfers is not None
         self.transfers.stop_all()
         world = self._world
@@ -175,21 +177,26 @@ class SimulatedWorker:
         world.recorder.note(self.name, tier=copy.tier)
         self._read_next(copy, 0)
 
-    def _read_next(self, copy: Copy, block: int) -> None:
-        assert self.store is not None
-        num_blocks = self._world.spec.num_blocks
-        while block < num_blocks and self.store.is_complete(1 + block):
-            block += 1
-        if block == num_blocks or not self.is_alive:
+    def _read_next(self, copy: Copy, chunk: int) -> None:
+        """Reads a chunk, or a block where nothing is sent on; then what follows."""
+        store, chunks = self.store, self._world.chunks
+        assert store is not None
+        while chunk < chunks.num_chunks and store.holds(store.num_leading + chunk):
+            chunk += 1
+        if chunk == chunks.num_chunks or not self.is_alive:
             return
+        read = range(chunk, chunk + 1)
+        if self._world.system.policy.loads_locally:
+            read = range(chunk, chunks.chunks_of(chunks.chunk(chunk).region).stop)
 
         def loaded() -> None:
-            assert self.store is not None
-            self.store.fill(1 + block)
-            self._publish(block)
-            self._read_next(copy, block + 1)
+            assert self.transfers is not None
+            for each in read:
+                if (region := self.transfers.read(each)) is not None:
+                    self._publish(region - 1)
+            self._read_next(copy, read.stop)
 
-        size_bytes = self._world.spec.block_sizes_bytes[block]
+        size_bytes = sum(chunks.chunk(each).size_bytes for each in read)
         if self._world.system.is_instant:
             loaded()
         else:
@@ -203,9 +210,7 @@ class SimulatedWorker:
     def _can_run(self, origin: str, took_ns: int) -> None:
         if not self.is_alive:
             return
-        assert self.store is not None
         took_ms = took_ns / NS_PER_MS
-        self.store.fill(events.EXECUTABLES_REGION)
         self.post(events.ExecutablesLoaded(origin, took_ms, False, None))
         self.post(events.ExecutablesLoaded(origin, took_ms, True, BUNDLE))
 

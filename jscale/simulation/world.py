@@ -28,7 +28,7 @@ from jscale.simulation.settings import (
 )
 from jscale.simulation.streams import Streams
 from jscale.simulation.transfers import Plans
-from jscale.simulation.worker import BUNDLE, SimulatedWorker
+from jscale.simulation.worker import SimulatedWorker
 
 PAGE_TOKENS = 16
 
@@ -71,8 +71,7 @@ class World:
         self.caches = HostCaches(system, self.machines)
         self.spec = model_spec(cluster, model, system, self.trace)
         self.chunks = ChunkTable(
-            (BUNDLE.size_bytes, *self.spec.block_sizes_bytes),
-            self.spec.chunk_size_bytes,
+            (0, *self.spec.block_sizes_bytes), self.spec.chunk_size_bytes
         )
         is_instant = system.is_instant
         self.process_start_ns = 0 if is_instant else cluster.process_start_ns

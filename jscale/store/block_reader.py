@@ -1,5 +1,6 @@
 """Blocks from files into a store, chunk by chunk: large reads, several at once."""
 
+import collections
 import dataclasses
 import pathlib
 import threading
@@ -103,7 +104,7 @@ class BlockReader:
         # Guarded by _lock:
         self._pieces = self._cut()
         self._open: dict[int, BlockFile] = {}
-        self._size_bytes = 0
+        self._read_bytes: collections.Counter[int] = collections.Counter()
         self._error: BaseException | None = None
         self._is_stopped = False
 
@@ -129,10 +130,17 @@ class BlockReader:
             raise self._error
         reasons = (file.why_cached for file in self._open.values())
         return ReadReport(
-            self._size_bytes,
+            self._read_bytes.total(),
             sum(file.direct_bytes for file in self._open.values()),
             next(filter(None, reasons), ""),
         )
+
+    def file_of(self, block: int) -> pathlib.Path | None:
+        """The file that all of a block was read from; None: some came otherwise."""
+        with self._lock:
+            read_bytes = self._read_bytes[block]
+        is_whole = read_bytes == self._chunks.region_sizes_bytes[1 + block]
+        return self._files.get(block) if is_whole else None
 
     def stop(self) -> None:
         """Reads nothing more but what is being read."""
@@ -183,7 +191,7 @@ class BlockReader:
         offset_bytes = first.offset_bytes - self._chunks.region_offset_bytes(1 + block)
         self._file(block).read(offset_bytes, list(claimed.values()))
         with self._lock:
-            self._size_bytes += sum(slot.nbytes for slot in claimed.values())
+            self._read_bytes[block] += sum(slot.nbytes for slot in claimed.values())
         for chunk in tuple(claimed):
             del claimed[chunk]
             self._slots.landed(chunk)

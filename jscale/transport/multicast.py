@@ -224,6 +224,25 @@ class MulticastMember(Landing):
             self._state.dropped(chunks)
             self._changed.notify()
 
+    def landed_otherwise(self, chunk: int, region: int | None) -> None:
+        """The store was given a chunk by other means (disk): it is sent on at once.
+
+        Args:
+          chunk: which.
+          region: what it completed, if one: what the store said.
+        """
+        with self._changed:
+            self._progress_s = time.monotonic()
+            self._state.landed(chunk)
+            self._changed.notify_all()
+        self._observer.chunk_landed(self._plan_id, chunk, region)
+
+    def missed(self, chunk: int) -> None:
+        """The chunk was to come by other means, and will not: it is asked for."""
+        with self._changed:
+            self._state.missed(chunk)
+            self._changed.notify_all()
+
     def close(self) -> None:
         """Stops at once, finished or not; a second call does nothing.
 

@@ -146,6 +146,11 @@ class MulticastState:
         if not self._is_held[chunk]:
             self._ask(chunk, damaged_by=peer)
 
+    def missed(self, chunk: int) -> None:
+        """The chunk was to come by other means (disk), and will not."""
+        if not self._is_held[chunk]:
+            self._ask(chunk)
+
     def dropped(self, chunks: Iterable[int]) -> None:
         """Chunks that were here are not any more: their block's digest was wrong."""
         for chunk in chunks:

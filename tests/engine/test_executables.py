@@ -1,6 +1,7 @@
 """Executables that travel run as those compiled here, or are refused with a reason."""
 
 import dataclasses
+import threading
 
 import pytest
 
@@ -177,6 +178,26 @@ def test_the_cache_finds_what_it_kept(tmp_path):
     assert cache.find("f2") is None
 
 
+def test_of_several_that_start_together_one_makes_the_bundle(tmp_path):
+    caches = [BundleCache(tmp_path), BundleCache(tmp_path)]
+    is_coming = threading.Event()
+    found = []
+
+    def second():
+        is_coming.set()
+        with caches[1].alone("f1"):
+            found.append(caches[1].find("f1"))
+
+    thread = threading.Thread(target=second)
+    with caches[0].alone("f1"):
+        thread.start()
+        is_coming.wait()
+        with caches[1].alone("f2"):  # Another bundle is nobody's hindrance.
+            caches[0].keep("f1", b"bundle")
+    thread.join()
+    assert found == [b"bundle"]
+
+
 def test_a_damaged_cache_entry_is_passed_by(tmp_path):
     cache = BundleCache(tmp_path)
     cache.keep("f1", b"bundle")
@@ -188,5 +209,6 @@ def test_a_damaged_cache_entry_is_passed_by(tmp_path):
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     cache = BundleCache(tmp_path / "file")
-    cache.keep("f1", b"bundle")
+    with cache.alone("f1"):
+        cache.keep("f1", b"bundle")
     assert cache.find("f1") is None

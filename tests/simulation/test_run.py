@@ -73,6 +73,17 @@ def test_multicast_takes_little_more_than_the_line_allows(num_members):
     assert line_ns <= max(took_ns) <= 1.1 * line_ns
 
 
+def test_what_one_reads_from_disk_the_others_have_hardly_later():
+    asked = ScaleRequest(0, 4)
+    result = simulate_run(
+        cluster(4), MODEL, SYSTEM, [], num_workers=0, scale_requests=[asked]
+    )
+    read_ns = MODEL.size_bytes * NS_PER_S / 2e9
+    took_ns = sorted(w.complete_ns - w.started_ns for w in result.workers)
+    assert len(took_ns) == 4
+    assert all(read_ns <= each <= 1.05 * read_ns for each in took_ns), took_ns
+
+
 def test_targets_serve_before_they_hold_the_whole_model():
     result = scale_out(4, num_requests=200)
     assert all(record.finished_ns for record in result.records)

@@ -118,10 +118,17 @@ def test_what_is_in_the_page_cache_is_read_from_there_and_all_else_directly(file
 
 def test_chunks_that_came_otherwise_are_not_read(files):
     slots = Slots(ChunkTable((0, *SIZES_BYTES), 4096))
-    others = {1, 4, 5, 9}
+    others = {1, 4, 5, 6}
     slots.claimed |= others
-    BlockReader(slots.chunks, files, slots).run()
+    reader = BlockReader(slots.chunks, files, slots)
+    reader.run()
     assert set(slots.landings) == set(range(slots.chunks.num_chunks)) - others
+    assert [reader.file_of(block) for block in files] == [
+        None,
+        None,
+        files[2],
+        files[3],
+    ]
     for chunk in others:
         place = slots.chunks.chunk(chunk)
         assert not any(slots.memory[place.offset_bytes :][: place.size_bytes])
