@@ -24,6 +24,12 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "serve_address", "127.0.0.1:0", "HOST:PORT where gateways attach."
     )
+    flags.DEFINE_integer(
+        "metrics_port",
+        None,
+        "Port for Prometheus, at the host of --serve_address; 0 takes a free one, "
+        "which the log tells; none: no metrics.",
+    )
     flags.DEFINE_float(
         "link_mbit_s",
         None,

@@ -138,6 +138,8 @@ class WorkerConfig:
         blocks are sent: a slow one is sent them last; None: not known.
       host: name of its machine, the same for workers that share a link; none: alone.
       leaf: name of the switch that its machine is plugged into.
+      metrics_port: where Prometheus finds its numbers, at the host of `serve_address`;
+        0 takes a free one, told by the log; None: nowhere.
       device_memory: where it keeps blocks, one of `DEVICE_MEMORY_KINDS`: on the GPU if
         JAX uses one (`auto`), in host memory, or on an emulated device.
       emulate_layer_us: a stage takes at least this long per layer, by waiting.
@@ -160,6 +162,7 @@ class WorkerConfig:
     nic_mbit_s: float | None = None
     host: str = ""
     leaf: str = ""
+    metrics_port: int | None = None
     device_memory: str = AUTO
     emulate_layer_us: int = 0
     cache_dir: str = CACHE_DIR

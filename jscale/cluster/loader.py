@@ -82,9 +82,9 @@ class Loader:
             chunk_size_bytes=spec.chunk_size_bytes,
             new_arena=new_arena(config.device_memory),
         )
-        path = data_path.register(self.store.arena, transport)
-        logging.info("worker=%s data_path=%s", config.worker, path)
-        post(events.DataPathChosen(path))
+        self.data_path = data_path.register(self.store.arena, transport)
+        logging.info("worker=%s data_path=%s", config.worker, self.data_path)
+        post(events.DataPathChosen(self.data_path))
         self._executables = ExecutableSet(self._program)
         self._cache = BundleCache(config.cache_dir)
         emulation = Emulation(layer_ns=config.emulate_layer_us * NS_PER_US)

@@ -10,6 +10,7 @@ from jscale.cluster import worker_events as events
 from jscale.cluster.arrangement import plan_of
 from jscale.cluster.messages import Bundle, JoinMulticast, Member
 from jscale.cluster.peers import Peers
+from jscale.cluster.traffic import CountedChunks, Traffic
 from jscale.core.errors import TransportError
 from jscale.core.ids import PlanId, WorkerId
 from jscale.core.units import NS_PER_MS, NS_PER_S
@@ -39,10 +40,12 @@ class Transfers:
         worker: WorkerId,
         peers: Peers,
         post: Callable[[events.WorkerEvent], None],
+        traffic: Traffic,
     ) -> None:
         self._worker = worker
         self._peers = peers
         self._post = post
+        self._traffic = traffic
         self._bundle: Bundle | None = None
         self._region_sha256: str | None = None
         self._connecting: list[threading.Thread] = []
@@ -64,8 +67,9 @@ class Transfers:
                 self._reserve(store, command.bundle)
                 plan = _plan(command, store)
                 observer = _Observer(self._post, store)
+                counted = CountedChunks(store, self._traffic)
                 member = MulticastMember(
-                    command.plan, plan, self._worker, store, observer
+                    command.plan, plan, self._worker, counted, observer
                 )
                 self._member = member
             self._bundle = command.bundle

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import logging
 from grpc import aio
@@ -19,6 +20,7 @@ from jscale.cluster.link_meter import LinkMeter
 from jscale.cluster.loader import Loader
 from jscale.cluster.peers import Peers
 from jscale.cluster.serve import GatewayStreams
+from jscale.cluster.traffic import Traffic
 from jscale.cluster.transfer import Transfers
 from jscale.cluster.worker_state import WorkerState
 from jscale.core.errors import JscaleError, UnavailableError
@@ -30,11 +32,15 @@ from jscale.pipeline.messages import (
     StageSpec,
 )
 from jscale.pipeline.outbox import Outbox
+from jscale.store.arena import Arena
 from jscale.transport.base import Hello
 from jscale.transport.choice import choose_transport
 from jscale.transport.numa import numa_of_process
 from jscale.transport.pacing import LinkPacer
 from jscale.transport.registry import open_transport
+
+if TYPE_CHECKING:
+    from jscale.cluster.metrics import MetricsServer
 
 DRAIN_S = 30.0
 """How long after SIGTERM sequences may take to be handed over or finished."""
@@ -94,7 +100,8 @@ class Worker:
             deliver=self._deliver,
             lose=lambda peer: self._post(events.PeerGone(peer)),
         )
-        self._transfers = Transfers(self._name, self._peers, self._post)
+        self._traffic = Traffic()
+        self._transfers = Transfers(self._name, self._peers, self._post, self._traffic)
 
     async def serve(self) -> None:
         """Listens, attaches to the manager, and runs until it is time to leave.
@@ -133,6 +140,7 @@ class Worker:
         logging.info(
             "worker=%s data=%s serve=%s", self._name, listener.address, serve_address
         )
+        metrics = self._serve_metrics()
         attached = asyncio.create_task(self._stay_attached(self._manager))
         measured = asyncio.create_task(self._measure(meter))
         try:
@@ -144,10 +152,28 @@ class Worker:
             attached.cancel()
             measured.cancel()
             await server.stop(grace=0.2)
+            if metrics is not None:
+                await asyncio.to_thread(metrics.close)
             await asyncio.to_thread(self._close)
         logging.info("worker=%s ends: %s", self._name, end.reason)
         if end.failed:
             raise UnavailableError(end.reason)
+
+    def _serve_metrics(self) -> "MetricsServer | None":
+        """The endpoint for Prometheus, if one is wanted."""
+        if self._config.metrics_port is None:
+            return None
+        from jscale.cluster.metrics import MetricsServer, WorkerCollector
+
+        def find_arena() -> tuple[Arena, str] | None:
+            loader = self._loader
+            return (loader.store.arena, loader.data_path) if loader else None
+
+        collector = WorkerCollector(self._name, self._traffic, find_arena)
+        host = self._config.serve_address.rpartition(":")[0]
+        server = MetricsServer(collector, host, self._config.metrics_port)
+        logging.info("worker=%s metrics=%s", self._name, server.address)
+        return server
 
     async def _kv_given(self) -> None:
         """Returns when nobody fetches KV that was left here any more, or in time."""

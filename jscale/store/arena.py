@@ -154,6 +154,11 @@ class Arena(abc.ABC):
     def reach_directly(self) -> None:
         """From now on slots and reads are in `device_memory`: the transport can."""
 
+    @property
+    @abc.abstractmethod
+    def is_direct(self) -> bool:
+        """Whether slots are in `device_memory`."""
+
     @abc.abstractmethod
     def stay_in_place(self) -> None:
         """Host memory must keep its pages from now on: a device writes there."""

@@ -215,6 +215,11 @@ class DeviceArena(Arena):
         """See `Arena`."""
         self._is_direct = True
 
+    @property
+    def is_direct(self) -> bool:
+        """See `Arena`."""
+        return self._is_direct
+
     def stay_in_place(self) -> None:
         """See `Arena`: it is pinned anyway."""
 

@@ -118,6 +118,11 @@ class HostArena(Arena):
     def reach_directly(self) -> None:
         """See `Arena`: transports always do."""
 
+    @property
+    def is_direct(self) -> bool:
+        """See `Arena`."""
+        return False
+
     def stay_in_place(self) -> None:
         """See `Arena`."""
         self._keeps_pages = True

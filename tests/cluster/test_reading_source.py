@@ -10,6 +10,7 @@ import pytest
 from jscale.cluster import worker_events as events
 from jscale.cluster.messages import Bundle, JoinMulticast, Member
 from jscale.cluster.peers import Peers
+from jscale.cluster.traffic import Traffic
 from jscale.cluster.transfer import Transfers
 from jscale.core.chunks import ChunkTable
 from jscale.core.errors import CheckpointError, IntegrityError
@@ -64,7 +65,7 @@ class Worker:
         listener = self.transport.listen("mem://0", self.peers)
         self.member = Member(self.name, listener.address)
         self.told = queue.Queue()
-        self.transfers = Transfers(self.name, self.peers, self.told.put)
+        self.transfers = Transfers(self.name, self.peers, self.told.put, Traffic())
         self.slots = self.transfers.slots_for_files(self.store)
 
     def join(self, command):
