@@ -10,6 +10,7 @@ from jscale.plan.hypercube import HypercubePlan
 from jscale.plan.kinds import PLAN_KINDS
 from jscale.plan.scaling_policy import SCALING_POLICIES, ScalingPolicy
 from jscale.store.device_memory import DEVICE_MEMORY_KINDS
+from jscale.store.host_tier import HOST_TIER_DIR, HostTierConfig
 from jscale.transport.rdma_options import RETRY_S, RdmaOptions, parse_devices
 from jscale.transport.schemes import demanded_scheme
 
@@ -142,6 +143,9 @@ class WorkerConfig:
         0 takes a free one, told by the log; None: nowhere.
       device_memory: where it keeps blocks, one of `DEVICE_MEMORY_KINDS`: on the GPU if
         JAX uses one (`auto`), in host memory, or on an emulated device.
+      host_tier_dir: a directory in memory where the workers of a host keep copies of
+        models, which outlive them.
+      host_tier_mib: what these may take together, MiB; 0: none are kept.
       emulate_layer_us: a stage takes at least this long per layer, by waiting.
       cache_dir: where compiled executables are kept.
       ships_executables: send compiled executables to others, and take theirs.
@@ -164,6 +168,8 @@ class WorkerConfig:
     leaf: str = ""
     metrics_port: int | None = None
     device_memory: str = AUTO
+    host_tier_dir: str = HOST_TIER_DIR
+    host_tier_mib: int = 0
     emulate_layer_us: int = 0
     cache_dir: str = CACHE_DIR
     ships_executables: bool = True
@@ -178,6 +184,7 @@ class WorkerConfig:
             rate = getattr(self, name)
             if rate is not None and rate <= 0:
                 raise ConfigError(f"{name} is {rate}: give a rate over 0, or none")
+        _ = self.host_tier
         _require_one_of("device_memory", self.device_memory, DEVICE_MEMORY_KINDS)
         _require_at_least("emulate_layer_us", self.emulate_layer_us, 0)
         for name in ("data_address", "serve_address"):
@@ -189,6 +196,11 @@ class WorkerConfig:
                 )
         demanded_scheme(self.data_address, self.transport)
         assert self.rdma_options  # It checks them.
+
+    @property
+    def host_tier(self) -> HostTierConfig:
+        """Copies of models in host memory."""
+        return HostTierConfig(self.host_tier_dir, self.host_tier_mib)
 
     @property
     def rdma_options(self) -> RdmaOptions:

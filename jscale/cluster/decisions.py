@@ -44,8 +44,9 @@ def choose_local_loaders(
 def choose_disk_loader(roster: Roster, now_ns: int) -> WorkerId | None:
     """Who reads the model from disk: someone, if no worker holds or reads all of it.
 
-    The one that holds most already, so that the least is read; but nobody who is being
-    sent the model, by a source that is leaving say. O(1) unless somebody has to.
+    The one that holds most already, so that the least is read, then the one with the
+    fastest copy; but nobody who is being sent the model, by a source that is leaving
+    say. O(1) unless somebody has to.
     """
     if roster.loading or not roster.waiting:
         return None
@@ -56,7 +57,9 @@ def choose_disk_loader(roster: Roster, now_ns: int) -> WorkerId | None:
     ]
     if not able:
         return None
-    return max(able, key=lambda r: (len(r.blocks), -r.attached_ns)).worker
+    return max(
+        able, key=lambda r: (len(r.blocks), r.local_copy_bytes_per_s, -r.attached_ns)
+    ).worker
 
 
 def choose_pipelines(

@@ -1,6 +1,7 @@
 """Everything slow between bytes and a running model, on threads of its own.
 
-Threads for reading, for digests and for executables, so that none waits for another.
+Threads for reading, for keeping copies, for digests and for executables, so that none
+waits for another.
 What they bring about is posted to the state machine as events.
 """
 
@@ -16,9 +17,9 @@ from jscale.cluster import data_path
 from jscale.cluster import worker_events as events
 from jscale.cluster.config import WorkerConfig
 from jscale.cluster.device import Device
+from jscale.cluster.local_copies import LocalCopies
 from jscale.cluster.messages import Bundle, ModelSpec
 from jscale.cluster.worker_events import EXECUTABLES_REGION, WorkerEvent
-from jscale.core.chunks import ChunkTable
 from jscale.core.errors import (
     CheckpointError,
     IntegrityError,
@@ -38,17 +39,14 @@ from jscale.pipeline.messages import PipelineSpec
 from jscale.pipeline.outbox import Outbox
 from jscale.pipeline.stage_host import StageHost
 from jscale.store.accelerator import new_arena
-from jscale.store.block_reader import BlockReader, ChunkSlots
+from jscale.store.block_reader import ChunkSlots
 from jscale.store.block_store import BlockStore
 from jscale.store.manifest import Manifest
-from jscale.store.regions import RegionState
 from jscale.transport.base import Transport
 
 DIGESTS_AT_ONCE_MAX = 4
 """Blocks that are hashed at the same time, if there are so many cores: a core hashes
 1.8 GB/s, a disk may give more."""
-
-_HAS_ALL_BYTES = (RegionState.VERIFYING, RegionState.READY)
 
 
 class Loader:
@@ -58,6 +56,7 @@ class Loader:
         self,
         config: WorkerConfig,
         spec: ModelSpec,
+        copies: LocalCopies,
         outbox: Outbox,
         post: Callable[[WorkerEvent], None],
         failed: Callable[[BaseException], None],
@@ -71,6 +70,7 @@ class Loader:
           TransportError: a device cannot reach the memory.
         """
         manifest = Manifest.from_bytes(spec.manifest)
+        self._copies = copies
         self._post = post
         self._failed = failed
         self._ships_executables = config.ships_executables
@@ -100,9 +100,9 @@ class Loader:
         )
         self.device = Device(host, failed)
         self.device.start()
-        self._reader: BlockReader | None = None
         self._compiled: tuple[Bundle, bytes] | None = None
         self._reading_thread = concurrent.futures.ThreadPoolExecutor(1, "reading")
+        self._keeping_thread = concurrent.futures.ThreadPoolExecutor(1, "keeping")
         num_digests = min(DIGESTS_AT_ONCE_MAX, os.cpu_count() or 1)
         self._digest_threads = concurrent.futures.ThreadPoolExecutor(
             num_digests, "digests"
@@ -113,9 +113,9 @@ class Loader:
 
     def close(self) -> None:
         """Ends the threads; what they had not begun is dropped."""
-        if self._reader is not None:
-            self._reader.stop()
+        self._copies.close()
         self._reading_thread.shutdown(cancel_futures=True)
+        self._keeping_thread.shutdown(cancel_futures=True)
         self._digest_threads.shutdown(cancel_futures=True)
         self._executables_thread.shutdown(cancel_futures=True)
         self.device.stop()
@@ -179,32 +179,18 @@ class Loader:
         thread.submit(told)
 
     def _read(self, path: Path, slots: ChunkSlots) -> None:
-        started_ns = time.monotonic_ns()
-        manifest = self.store.manifest
-        files = {
-            block: path / entry.file
-            for block, entry in enumerate(manifest.blocks)
-            if self.store.state(block) not in _HAS_ALL_BYTES
-        }
-        chunk_size_bytes = self.store.chunks.chunk_size_bytes
-        chunks = ChunkTable((0, *manifest.block_sizes_bytes), chunk_size_bytes)
-        self._reader = BlockReader(chunks, files, slots)
         try:
-            report = self._reader.run()
+            self._copies.read(self.store, path, slots)
         except CheckpointError as error:
             logging.error("%s", error)
             self._post(events.DiskLoadFailed(str(error)))
-        else:
-            took_ms = (time.monotonic_ns() - started_ns) / NS_PER_MS
-            logging.info("read=%s %s took_ms=%.1f", path, report, took_ms)
 
     def _verify(self, block: int) -> None:
         try:
             self.store.verify(block)
         except IntegrityError as error:
             reason = str(error)
-            path = self._reader.file_of(block) if self._reader is not None else None
-            if path is not None:
+            if (path := self._copies.damaged(block)) is not None:
                 reason = (
                     f"{path} is corrupted: {reason}; convert the model again, or copy "
                     "the file from where it is whole"
@@ -223,6 +209,8 @@ class Loader:
             self._post(events.BlockPublished(block))
 
         self.device.post(set_block)
+        if len(self.store.ready_blocks) == self.store.manifest.num_blocks:
+            self._submit(self._keeping_thread, lambda: self._copies.keep(self.store))
 
     def _load_received(self, bundle: Bundle) -> None:
         started_ns = time.monotonic_ns()

@@ -24,6 +24,7 @@ from jscale.cluster.publisher import Publisher
 from jscale.cluster.records import PipelineRecord, WorkerRecord
 from jscale.cluster.roster import Roster
 from jscale.core.ids import WorkerId, first_id
+from jscale.store.manifest import manifest_fingerprint
 
 REST_NS = 500_000_000
 """How long a worker whose pipeline failed waits for the next one."""
@@ -58,6 +59,7 @@ class ManagerState:
         """
         self._spec = spec
         self._model_path = model_path
+        self._fingerprint = manifest_fingerprint(spec.manifest)
         self._policy = policy or ManagerPolicy()
         self._wanted = NumberWanted(
             num_workers,
@@ -133,7 +135,7 @@ class ManagerState:
         if hello.worker in self._roster:
             self._detach(hello.worker)
         came_by_itself = self._launches.arrived(hello.worker)
-        record = WorkerRecord.of(hello, now_ns)
+        record = WorkerRecord.of(hello, now_ns, self._fingerprint)
         self._roster.put(record)
         if came_by_itself:
             self._wanted.joined(self._roster.num_staying, is_back=hello.is_back)

@@ -57,7 +57,8 @@ class WorkerHello(Message, frozen=True):
     `host` and `leaf` name its machine and the switch that it is plugged into; workers
     of one host share its link. Of rates, in bytes/s, 0 says that they are not known:
     of the host's link in each direction, and of a copy of the model that the worker
-    can read without one (disk, or memory of the host). `data_path` is how chunks come
+    can read without one: of any model, or of those that are in the host's memory, named
+    by the fingerprints of their manifests. `data_path` is how chunks come
     to where it computes, once that is chosen.
     """
 
@@ -74,6 +75,8 @@ class WorkerHello(Message, frozen=True):
     leaf: str = ""
     link_bytes_per_s: float = 0
     local_copy_bytes_per_s: float = 0
+    in_host_memory: tuple[str, ...] = ()
+    host_memory_bytes_per_s: float = 0
     data_path: str = ""
     protocol_version: int = PROTOCOL_VERSION
 

@@ -44,8 +44,10 @@ class WorkerRecord(msgspec.Struct, frozen=True):
     bytes_per_s: float = 0.0
 
     @classmethod
-    def of(cls, hello: WorkerHello, now_ns: int) -> Self:
-        """A worker as it introduces itself."""
+    def of(cls, hello: WorkerHello, now_ns: int, fingerprint: str) -> Self:
+        """A worker as it introduces itself, for the model of that fingerprint."""
+        is_near = fingerprint in hello.in_host_memory
+        near_bytes_per_s = hello.host_memory_bytes_per_s if is_near else 0.0
         return cls(
             worker=hello.worker,
             data_address=hello.data_address,
@@ -59,13 +61,14 @@ class WorkerRecord(msgspec.Struct, frozen=True):
             host=hello.host,
             leaf=hello.leaf,
             link_bytes_per_s=hello.link_bytes_per_s,
-            local_copy_bytes_per_s=hello.local_copy_bytes_per_s,
+            local_copy_bytes_per_s=max(hello.local_copy_bytes_per_s, near_bytes_per_s),
             data_path=hello.data_path,
         )
 
     def may_read(self, now_ns: int) -> bool:
         """Whether it can read a copy of its own, and did not fail to just now."""
-        return self.can_load_from_disk and self.no_read_before_ns <= now_ns
+        can_read = self.can_load_from_disk or self.local_copy_bytes_per_s > 0
+        return can_read and self.no_read_before_ns <= now_ns
 
     @property
     def member(self) -> Member:

@@ -56,9 +56,7 @@ class Roster(Mapping[WorkerId, WorkerRecord]):
             (
                 self.near,
                 lambda r: (
-                    self._waits(r)
-                    and r.can_load_from_disk
-                    and 0 < r.link_bytes_per_s < r.local_copy_bytes_per_s
+                    self._waits(r) and r.link_bytes_per_s < r.local_copy_bytes_per_s
                 ),
             ),
             (self.loading, lambda r: r.is_loading and not r.is_leaving),

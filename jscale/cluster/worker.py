@@ -18,6 +18,7 @@ from jscale.cluster.config import WorkerConfig
 from jscale.cluster.link import Link
 from jscale.cluster.link_meter import LinkMeter
 from jscale.cluster.loader import Loader
+from jscale.cluster.local_copies import LocalCopies
 from jscale.cluster.peers import Peers
 from jscale.cluster.serve import GatewayStreams
 from jscale.cluster.traffic import Traffic
@@ -77,6 +78,7 @@ class Worker:
         self._ended: asyncio.Future[effects.Exit] = self._loop.create_future()
         self._manager = self._link()
         self._streams = GatewayStreams()
+        self._copies = LocalCopies(config)
         self._loader: Loader | None = None
         rate = config.link_mbit_s and mbit_to_bytes_per_s(config.link_mbit_s)
         self._pacer = LinkPacer(rate) if rate else None
@@ -126,6 +128,7 @@ class Worker:
             pacer=self._pacer,
             ports=self._choice.ports,
         )
+        in_host_memory, host_memory_bytes_per_s = self._copies.in_host_memory()
         self._state = WorkerState(
             messages.WorkerHello(
                 worker=self._name,
@@ -135,6 +138,8 @@ class Worker:
                 host=self._config.host,
                 leaf=self._config.leaf,
                 link_bytes_per_s=meter.rate_bytes_per_s,
+                in_host_memory=in_host_memory,
+                host_memory_bytes_per_s=host_memory_bytes_per_s,
             )
         )
         logging.info(
@@ -251,6 +256,7 @@ class Worker:
                 self._loader = Loader(
                     self._config,
                     spec,
+                    self._copies,
                     outbox,
                     self._post,
                     self._fail,

@@ -193,6 +193,8 @@ class LocalCluster:
             cluster_token=self._token,
             link_mbit_s=config.link_mbit_s,
             device_memory=config.device_memory,
+            host_tier_dir=config.host_tier_dir,
+            host_tier_mib=config.host_tier_mib,
             emulate_layer_us=config.emulate_layer_us,
             transport=config.transport,
             rdma_devices=config.rdma_devices,

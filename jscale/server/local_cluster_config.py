@@ -4,6 +4,7 @@ import dataclasses
 
 from jscale.cluster.config import AUTO, AUTOSCALE_OFF, CACHE_DIR
 from jscale.core.errors import ConfigError
+from jscale.store.host_tier import HOST_TIER_DIR
 from jscale.transport.rdma_options import RETRY_S
 
 
@@ -21,6 +22,8 @@ class LocalClusterConfig:
       link_mbit_s: emulated rate of each worker's link; None: as fast as it goes.
       device_memory: where workers keep blocks: on the GPU if JAX uses one (`auto`), in
         `host` memory, or on an `emulated` device.
+      host_tier_dir: a directory in memory where copies of models outlive workers.
+      host_tier_mib: what these may take together, MiB; 0: none are kept.
       emulate_layer_us: each stage takes at least this long per layer, by waiting.
       plan_kind: how blocks travel between workers.
       executes_while_loading: workers serve with the blocks they have; without, once
@@ -53,6 +56,8 @@ class LocalClusterConfig:
     address: str = "127.0.0.1:0"
     link_mbit_s: float | None = None
     device_memory: str = AUTO
+    host_tier_dir: str = HOST_TIER_DIR
+    host_tier_mib: int = 0
     emulate_layer_us: int = 0
     plan_kind: str = AUTO
     executes_while_loading: bool = True

@@ -1,13 +1,15 @@
 """Blocks from files into a store, chunk by chunk: large reads, several at once."""
 
 import collections
+import contextlib
 import dataclasses
 import pathlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from jscale.core.chunks import ChunkTable
+from jscale.core.errors import CheckpointError
 from jscale.core.units import MIB
 from jscale.store.block_file import BlockFile
 
@@ -46,19 +48,22 @@ class ReadReport:
     """What was read, and how.
 
     Attributes:
+      folders: where it was.
       size_bytes: read in all; less than the blocks have where chunks came otherwise.
       direct_bytes: of these, past the page cache.
       why_cached: why others were not; empty if all were, but for ends of files.
     """
 
+    folders: tuple[str, ...]
     size_bytes: int
     direct_bytes: int
     why_cached: str
 
     def __str__(self) -> str:
-        how = f"direct_bytes={self.direct_bytes}"
+        where = ",".join(self.folders) or "nowhere"
+        how = f"bytes={self.size_bytes} direct_bytes={self.direct_bytes}"
         why = f" page_cache={self.why_cached!r}" if self.why_cached else ""
-        return f"bytes={self.size_bytes} {how}{why}"
+        return f"{where} {how}{why}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +84,7 @@ class BlockReader:
     def __init__(
         self,
         chunks: ChunkTable,
-        files: Mapping[int, pathlib.Path],
+        files: Mapping[int, Sequence[pathlib.Path]],
         slots: ChunkSlots,
         *,
         piece_bytes: int = PIECE_BYTES,
@@ -89,7 +94,8 @@ class BlockReader:
 
         Args:
           chunks: by which `slots` takes them; region `1 + i` is block i.
-          files: of the blocks to be read, in this order.
+          files: of the blocks to be read, in this order; for each the places where it
+            may be, the fastest first.
           slots: what is filled.
           piece_bytes: of one read; at least a chunk is read at once.
           reads_at_once: threads that read.
@@ -129,7 +135,9 @@ class BlockReader:
         if self._error is not None:
             raise self._error
         reasons = (file.why_cached for file in self._open.values())
+        folders = {str(file.path.parent) for file in self._open.values()}
         return ReadReport(
+            tuple(sorted(folders)),
             self._read_bytes.total(),
             sum(file.direct_bytes for file in self._open.values()),
             next(filter(None, reasons), ""),
@@ -140,7 +148,7 @@ class BlockReader:
         with self._lock:
             read_bytes = self._read_bytes[block]
         is_whole = read_bytes == self._chunks.region_sizes_bytes[1 + block]
-        return self._files.get(block) if is_whole else None
+        return self._open[block].path if is_whole and block in self._open else None
 
     def stop(self) -> None:
         """Reads nothing more but what is being read."""
@@ -200,7 +208,14 @@ class BlockReader:
         with self._lock:
             file = self._open.get(block)
             if file is None:
-                size_bytes = self._chunks.region_sizes_bytes[1 + block]
-                file = BlockFile(self._files[block], size_bytes)
-                self._open[block] = file
+                file = self._open[block] = self._find(block)
             return file
+
+    def _find(self, block: int) -> BlockFile:
+        """Opens the first that is there."""
+        size_bytes = self._chunks.region_sizes_bytes[1 + block]
+        *faster, last = self._files[block]
+        for path in faster:
+            with contextlib.suppress(CheckpointError):
+                return BlockFile(path, size_bytes)
+        return BlockFile(last, size_bytes)

@@ -11,7 +11,7 @@ import jax
 from jscale.core.chunks import REGION_ALIGNMENT_BYTES, ChunkTable, chunk_size_for
 from jscale.core.errors import CheckpointError, ConfigError, IntegrityError
 from jscale.core.ids import BlockIndex, ChunkIndex
-from jscale.core.spans import Bytes
+from jscale.core.spans import Bytes, in_host_memory
 from jscale.core.units import MIB, format_size, round_up
 from jscale.store import disk
 from jscale.store.arena import Arena, ArenaSizes, InUseError
@@ -162,6 +162,15 @@ class BlockStore:
         """
         place = self.chunks.chunk(chunk)
         return self._arena.read(place.offset_bytes, place.size_bytes)
+
+    def block_bytes(self, block: BlockIndex | int) -> Iterator[memoryview]:
+        """The bytes of a ready block in host memory, a chunk's worth at a time."""
+        start = self.chunks.region_offset_bytes(region_of(block))
+        end = start + self.chunks.region_sizes_bytes[region_of(block)]
+        with self.acquired(block):
+            for offset in range(start, end, self.chunks.chunk_size_bytes):
+                size_bytes = min(self.chunks.chunk_size_bytes, end - offset)
+                yield in_host_memory(self._arena.read(offset, size_bytes))
 
     def verify(self, block: BlockIndex | int) -> None:
         """Checks the digest of a full block, which is then ready. About 1 s a GiB.

@@ -16,6 +16,11 @@ FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 
 
+def manifest_fingerprint(manifest: bytes) -> str:
+    """A name for the model: equal manifests are equal models, to the last bit."""
+    return hashlib.sha256(manifest).hexdigest()[:32]
+
+
 class BlockEntry(msgspec.Struct, frozen=True):
     """One block: where its tensors lie, and what its bytes must hash to."""
 

@@ -30,6 +30,7 @@ from jscale.engine.config import EngineConfig
 from jscale.pipeline.messages import PipelineSpec, StageSpec
 from jscale.plan.pipeline_policies import PIPELINE_POLICIES
 from jscale.plan.scaling_policy import SCALING_POLICIES
+from jscale.store.manifest import manifest_fingerprint
 
 NS_PER_MS = 1_000_000
 
@@ -67,9 +68,8 @@ class ManagerScript:
     def run(self, line: str) -> list[str]:
         """What the manager wants done after what the line says."""
         verb, *words = shlex.split(line)
-        effects: list[Effect] = []
-        for event in getattr(self, f"do_{verb}")(*words):
-            effects += self.state.step(event, self.now_ns)
+        wanted = getattr(self, f"do_{verb}")(*words)
+        effects = [e for event in wanted for e in self.state.step(event, self.now_ns)]
         shown = [text for effect in effects if (text := self.show(effect))]
         if verb == "status":
             shown = self.show_status()
@@ -78,7 +78,10 @@ class ManagerScript:
     # --- verbs -----------------------------------------------------------------
 
     def do_attach(self, worker: str, *words: str) -> list[events.Event]:
-        """`attach w1 [blocks=0,1] [executables] [no-disk] [pipeline=7=w1[0],w0[1]]`."""
+        """`attach w1 [blocks=0,1] [executables] [no-disk] [pipeline=7=w1[0],w0[1]]`.
+
+        `[in-memory|other-in-memory] [link=1]`: read at 5 GB/s, a link of 1 GB/s.
+        """
         blocks: tuple[int, ...] = ()
         pipelines: list[PipelineSpec] = []
         for word in words:
@@ -87,6 +90,9 @@ class ManagerScript:
             if word.startswith("pipeline="):
                 pipelines.append(self.parse_pipeline(word[9:]))
         has_executables = "executables" in words
+        models = {"in-memory": self.spec.manifest, "other-in-memory": b"other"}
+        near = tuple(manifest_fingerprint(models[w]) for w in words if w in models)
+        rates = [float(word[5:]) * 1e9 for word in words if word.startswith("link=")]
         return [
             events.WorkerAttached(
                 messages.WorkerHello(
@@ -99,6 +105,9 @@ class ManagerScript:
                     has_all_executables=has_executables,
                     pipelines=tuple(pipelines),
                     can_load_from_disk="no-disk" not in words,
+                    link_bytes_per_s=sum(rates),
+                    in_host_memory=near,
+                    host_memory_bytes_per_s=5e9 if near else 0,
                 )
             )
         ]

@@ -5,6 +5,7 @@ import random
 import msgspec
 
 from jscale.cluster.decisions import (
+    choose_disk_loader,
     choose_leavers,
     choose_local_loaders,
     lease_pages,
@@ -48,8 +49,23 @@ def test_a_copy_of_its_own_is_read_where_that_is_faster_than_the_link() -> None:
     both = msgspec.structs.replace(link, worker="w2", local_copy_bytes_per_s=2e9)
     slow = msgspec.structs.replace(link, worker="w3", local_copy_bytes_per_s=5e8)
     workers = roster(link, disk, both, slow)
-    assert choose_local_loaders(workers, 0, all_of_them=False) == ["w2"]
+    assert choose_local_loaders(workers, 0, all_of_them=False) == ["w1", "w2"]
     assert choose_local_loaders(workers, 0, all_of_them=True) == [*workers]
+
+
+def test_who_must_read_is_who_holds_most_then_who_reads_fastest() -> None:
+    slow = worker("w0", 1)
+    fast = msgspec.structs.replace(slow, worker="w1", local_copy_bytes_per_s=5e9)
+    most = worker("w2", 2)
+    assert choose_disk_loader(roster(slow, fast), 0) == "w1"
+    assert choose_disk_loader(roster(slow, fast, most), 0) == "w2"
+    no_disk = msgspec.structs.replace(slow, can_load_from_disk=False)
+    assert choose_disk_loader(roster(no_disk), 0) is None
+    in_memory = msgspec.structs.replace(fast, can_load_from_disk=False)
+    assert choose_disk_loader(roster(no_disk, in_memory), 0) == "w1"
+    failed = msgspec.structs.replace(fast, no_read_before_ns=5)
+    assert choose_disk_loader(roster(slow, failed), 4) == "w0"
+    assert choose_disk_loader(roster(slow, failed), 5) == "w1"
 
 
 def test_the_roster_keeps_every_set_as_if_it_were_sought() -> None:

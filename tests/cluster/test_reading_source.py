@@ -73,7 +73,7 @@ class Worker:
 
     def reader(self, directory, slots=None):
         manifest = self.store.manifest
-        files = {i: directory / e.file for i, e in enumerate(manifest.blocks)}
+        files = {i: [directory / e.file] for i, e in enumerate(manifest.blocks)}
         chunks = ChunkTable((0, *manifest.block_sizes_bytes), CHUNK_BYTES)
         return BlockReader(
             chunks, files, slots or self.slots, piece_bytes=1, reads_at_once=1

@@ -56,6 +56,12 @@ def files(tmp_path):
     return paths
 
 
+def reader_of(files, slots, **options):
+    """Of files that can be in one place only."""
+    places = {block: [path] for block, path in files.items()}
+    return BlockReader(slots.chunks, places, slots, **options)
+
+
 def evict(path):
     """Out of the page cache, as far as the system does as it is advised."""
     with open(path, "rb") as file:
@@ -84,13 +90,8 @@ def test_files_land_byte_for_byte(
         for path in files.values():
             evict(path)
     slots = Slots(ChunkTable((0, *SIZES_BYTES), chunk_size_bytes))
-    report = BlockReader(
-        slots.chunks,
-        files,
-        slots,
-        piece_bytes=piece_bytes,
-        reads_at_once=reads_at_once,
-    ).run()
+    options = {"piece_bytes": piece_bytes, "reads_at_once": reads_at_once}
+    report = reader_of(files, slots, **options).run()
     for block, path in files.items():
         assert held(slots, block) == path.read_bytes()
     assert sorted(slots.landings) == list(range(slots.chunks.num_chunks))
@@ -102,7 +103,7 @@ def test_what_is_in_the_page_cache_is_read_from_there_and_all_else_directly(file
     reports = []
     for _ in range(2):
         slots = Slots(ChunkTable((0, *SIZES_BYTES), 4096))
-        reports.append(BlockReader(slots.chunks, files, slots).run())
+        reports.append(reader_of(files, slots).run())
         for path in files.values():
             evict(path)
     cached, cold = reports
@@ -120,7 +121,7 @@ def test_chunks_that_came_otherwise_are_not_read(files):
     slots = Slots(ChunkTable((0, *SIZES_BYTES), 4096))
     others = {1, 4, 5, 6}
     slots.claimed |= others
-    reader = BlockReader(slots.chunks, files, slots)
+    reader = reader_of(files, slots)
     reader.run()
     assert set(slots.landings) == set(range(slots.chunks.num_chunks)) - others
     assert [reader.file_of(block) for block in files] == [
@@ -137,7 +138,7 @@ def test_chunks_that_came_otherwise_are_not_read(files):
 def test_only_the_blocks_asked_for_are_read_in_that_order(files):
     slots = Slots(ChunkTable((0, *SIZES_BYTES), 4096))
     some = {3: files[3], 0: files[0]}
-    BlockReader(slots.chunks, some, slots, reads_at_once=1, piece_bytes=4096).run()
+    reader_of(some, slots, reads_at_once=1, piece_bytes=4096).run()
     chunks = slots.chunks
     assert slots.landings == [*chunks.chunks_of(4), *chunks.chunks_of(1)]
 
@@ -157,11 +158,26 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_named(files, cut_bytes, is
     file.close()
 
 
+def test_a_block_is_read_from_the_first_place_that_has_it(files, tmp_path):
+    fast = tmp_path / "fast"
+    fast.mkdir()
+    places = {block: [fast / path.name, path] for block, path in files.items()}
+    (fast / files[0].name).write_bytes(bytes(SIZES_BYTES[0]))
+    (fast / files[1].name).write_bytes(b"cut short")
+    slots = Slots(ChunkTable((0, *SIZES_BYTES), 4096))
+    reader = BlockReader(slots.chunks, places, slots)
+    report = reader.run()
+    assert held(slots, 0) == bytes(SIZES_BYTES[0])
+    assert [held(slots, i) for i in (1, 2)] == [files[i].read_bytes() for i in (1, 2)]
+    assert [reader.file_of(i) for i in (0, 1)] == [fast / files[0].name, files[1]]
+    assert report.folders == (str(tmp_path), str(fast))
+
+
 def test_a_file_that_fails_gives_its_slots_back(files):
     files[2].unlink()
     slots = Slots(ChunkTable((0, *SIZES_BYTES), 4096))
     with pytest.raises(CheckpointError, match=r"block-2.bin: No such file"):
-        BlockReader(slots.chunks, files, slots, reads_at_once=1).run()
+        reader_of(files, slots, reads_at_once=1).run()
     assert slots.failures == list(slots.chunks.chunks_of(3))
     assert sorted(slots.landings) == sorted(slots.claimed)
     assert not slots.claimed.intersection(slots.chunks.chunks_of(4))
@@ -171,14 +187,14 @@ def test_a_store_that_fails_gets_back_what_it_gave(files):
     slots = Slots(ChunkTable((0, *SIZES_BYTES), 4096))
     slots.breaks_at = 2
     with pytest.raises(RuntimeError, match="no slot for 2"):
-        BlockReader(slots.chunks, files, slots, reads_at_once=1).run()
+        reader_of(files, slots, reads_at_once=1).run()
     assert not slots.claimed
     assert slots.landings == []
 
 
 def test_a_stopped_reader_ends_what_it_began_and_another_goes_on(files):
     slots = Slots(ChunkTable((0, *SIZES_BYTES), 4096))
-    reader = BlockReader(slots.chunks, files, slots, piece_bytes=4096)
+    reader = reader_of(files, slots, piece_bytes=4096)
     landed = slots.landed
 
     def landed_and_stop(chunk):
@@ -190,7 +206,7 @@ def test_a_stopped_reader_ends_what_it_began_and_another_goes_on(files):
     assert 0 < len(slots.landings) < slots.chunks.num_chunks
     assert set(slots.landings) == slots.claimed
     slots.landed = landed
-    rest = BlockReader(slots.chunks, files, slots).run()
+    rest = reader_of(files, slots).run()
     assert report.size_bytes + rest.size_bytes == sum(SIZES_BYTES)
     assert held(slots, 3) == files[3].read_bytes()
 
@@ -198,7 +214,7 @@ def test_a_stopped_reader_ends_what_it_began_and_another_goes_on(files):
 def test_a_store_is_filled_from_disk_and_from_elsewhere_at_once(directory, manifest):
     """Two readers stand for a reader and a multicast: each chunk comes by one."""
     store = BlockStore(manifest, chunk_size_bytes=4096)
-    files = {i: directory / entry.file for i, entry in enumerate(manifest.blocks)}
+    files = {i: [directory / e.file] for i, e in enumerate(manifest.blocks)}
     readers = [BlockReader(store.chunks, files, store) for _ in range(2)]
     reports = []
     threads = [
