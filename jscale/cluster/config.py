@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Collection
 
 from jscale.cluster.number_wanted import ScalingBounds
+from jscale.core.chunks import CHUNK_SIZE_BYTES_MAX
 from jscale.core.errors import ConfigError
 from jscale.engine.config import MOVES_KV
 from jscale.plan.hypercube import HypercubePlan
@@ -87,6 +88,11 @@ class ManagerConfig:
             raise ConfigError("--model is empty: give the path of a model")
         _require_at_least("num_workers", self.num_workers, 0)
         _require_at_least("chunk_size_bytes", self.chunk_size_bytes, 1024)
+        if (self.chunk_size_bytes or 0) > CHUNK_SIZE_BYTES_MAX:
+            raise ConfigError(
+                f"chunk_size_bytes is {self.chunk_size_bytes}: give at most "
+                f"{CHUNK_SIZE_BYTES_MAX}"
+            )
         _require_at_least("kv_mib", self.kv_mib, 1)
         _require_at_least("page_tokens", self.page_tokens, 1)
         _require_at_least("max_sequences", self.max_sequences, 1)

@@ -8,7 +8,9 @@ import itertools
 from jscale.core.units import KIB, MIB, round_up
 
 CHUNK_SIZE_BYTES_MIN = 4 * KIB
-CHUNK_SIZE_BYTES_MAX = 4 * MIB
+CHUNK_SIZE_BYTES_CHOSEN_MAX = 4 * MIB
+CHUNK_SIZE_BYTES_MAX = 8 * MIB
+"""Operators may ask for more than is chosen for them, up to this."""
 REGION_ALIGNMENT_BYTES = 4 * KIB
 """Pages, and what O_DIRECT asks of the memory that it reads into: with chunks of whole
 pages every chunk starts at such an address. Costs half of it for each block."""
@@ -21,7 +23,7 @@ CHUNKS_AIMED_AT = 256
 def chunk_size_for(total_bytes: int) -> int:
     """Bytes of a chunk that suits a multicast of `total_bytes`: a power of two."""
     size = CHUNK_SIZE_BYTES_MIN
-    while size < CHUNK_SIZE_BYTES_MAX and size * CHUNKS_AIMED_AT < total_bytes:
+    while size < CHUNK_SIZE_BYTES_CHOSEN_MAX and size * CHUNKS_AIMED_AT < total_bytes:
         size *= 2
     return size
 

@@ -34,4 +34,4 @@ Bytes = memoryview | DeviceSpan
 
 def in_host_memory(data: Bytes) -> memoryview:
     """The bytes where the processor can read them: themselves, or a copy."""
-    return data.read() if isinstance(data, DeviceSpan) else data
+    return data if isinstance(data, memoryview) else data.read()

@@ -73,7 +73,7 @@ def probe(ask: Ask = run_command) -> Accelerators:
 
 def software() -> Section:
     """Versions, and where Python is."""
-    names = ("jscale", "jax", "jaxlib", "flax", "google-crc32c")
+    names = ("jscale", "jax", "jaxlib", "flax", "awscrt")
     versions = {name: _version(name) for name in names}
     text = ", ".join(f"{name} {version}" for name, version in versions.items())
     return Section(

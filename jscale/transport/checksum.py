@@ -1,10 +1,9 @@
 """CRC32C of any buffer, without copying it."""
 
-import ctypes
 from collections.abc import Callable
 from typing import cast
 
-import google_crc32c
+from awscrt import checksums
 
 Buffer = bytes | bytearray | memoryview
 Checksum = Callable[[Buffer, bytes], int]
@@ -14,25 +13,12 @@ Checksum = Callable[[Buffer, bytes], int]
 def crc32c(payload: Buffer, header: bytes = b"") -> int:
     """The CRC32C of `payload`, which must be contiguous, and then `header`.
 
-    About 30 GB/s, nothing is copied.
+    Nothing is copied, and other threads go on. With AVX-512 25 GB/s from memory, 55
+    from a processor's cache (google-crc32c, which takes eight bytes at a time: 12, 26).
     """
-    crc = cast(int, google_crc32c.extend(0, _without_release(payload)))
-    return cast(int, google_crc32c.extend(crc, header)) if header else crc
+    return extend_crc32c(extend_crc32c(0, payload), header)
 
 
-def _without_release(data: Buffer) -> object:
-    """The same bytes as an object without a release hook, which memoryviews have.
-
-    google_crc32c takes no other. ctypes wants them writable; numpy does not, but
-    takes 20 MB where nothing else needs it.
-    """
-    if isinstance(data, bytes):
-        return data
-    view = memoryview(data)
-    if not view.nbytes:
-        return b""
-    if not view.readonly:
-        return (ctypes.c_char * view.nbytes).from_buffer(view)
-    import numpy as np
-
-    return np.frombuffer(view, np.uint8)
+def extend_crc32c(crc: int, data: Buffer) -> int:
+    """The CRC32C of what `crc` is that of, and then `data`."""
+    return cast(int, checksums.crc32c(data, crc))

@@ -25,6 +25,11 @@ class FrameBody(abc.ABC):
           PeerLostError: the other side is gone.
         """
 
+    def read_summed(self, view: memoryview) -> int:
+        """As `read_into`; returns the CRC32C of the bytes."""
+        self.read_into(view)
+        return crc32c(view)
+
     @abc.abstractmethod
     def arrived(self, frame: Frame) -> None:
         """Waits until the emulated link has carried the frame."""
@@ -83,7 +88,11 @@ def check_size(frame: Frame, slot: Bytes, connection: Connection) -> None:
 
 def check_chunk(frame: Frame, data: memoryview, connection: Connection) -> bool:
     """Whether the bytes are those that were sent; the log says if not."""
-    crc = crc32c(data)
+    return check_sum(frame, crc32c(data), connection)
+
+
+def check_sum(frame: Frame, crc: int, connection: Connection) -> bool:
+    """As `check_chunk`, for bytes whose CRC32C is known."""
     if crc != frame.crc32c:
         logging.warning(
             "plan=%d chunk=%d from=%s crc32c=%#010x expected=%#010x: dropped",
@@ -109,9 +118,9 @@ def _deliver_chunk(
     try:
         check_size(frame, slot, connection)
         data = _host_bytes(slot)
-        body.read_into(data)
+        crc = body.read_summed(data)
         body.arrived(frame)
-        if check_chunk(frame, data, connection):
+        if check_sum(frame, crc, connection):
             if isinstance(slot, DeviceSpan):
                 slot.write(data)
             is_right = True

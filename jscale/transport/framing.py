@@ -8,9 +8,10 @@ Little-endian; then `header_len` bytes of header and `payload_len` bytes of payl
 `crc32c` covers the payload, then the header; `head_crc` the 28 bytes before it.
 """
 
-import dataclasses
 import enum
 import struct
+
+import msgspec
 
 from jscale.core.chunks import CHUNK_SIZE_BYTES_MAX
 from jscale.core.errors import TransportError
@@ -39,9 +40,11 @@ class FrameKind(enum.IntEnum):
     """In place of a chunk whose bytes take another way."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Frame:
-    """The head of a frame; unused numbers are 0."""
+class Frame(msgspec.Struct, frozen=True):
+    """The head of a frame; unused numbers are 0.
+
+    Made and read for every chunk, hence no dataclass: a quarter of the time.
+    """
 
     kind: FrameKind
     plan: int = 0
@@ -77,6 +80,7 @@ _PAYLOAD_SIZE_BYTES_MAX = {
     FrameKind.ASK: 0,
     FrameKind.OFFER: 0,
 }
+_KINDS = {int(kind): kind for kind in FrameKind}
 
 
 def encode_head(frame: Frame) -> bytes:
@@ -115,10 +119,11 @@ def decode_head(head: bytes) -> Frame:
         raise TransportError(
             f"frame head has crc32c {actual:#010x}, expected {head_crc:#010x}"
         )
-    if kind not in _PAYLOAD_SIZE_BYTES_MAX:
+    known = _KINDS.get(kind)
+    if known is None:
         raise TransportError(f"frame of unknown kind {kind}: a newer peer?")
     return Frame(
-        kind=FrameKind(kind),
+        kind=known,
         plan=plan,
         chunk=chunk,
         header_size_bytes=header_size_bytes,

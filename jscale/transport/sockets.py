@@ -70,18 +70,27 @@ def send_all(sock: socket.socket, parts: list[memoryview]) -> None:
     Raises:
       PeerLostError: the peer is gone, or took nothing for SO_SNDTIMEO.
     """
-    parts = [part for part in parts if part.nbytes]
-    while parts:
+    left = sum(part.nbytes for part in parts)
+    while left:
         try:
             sent = sock.sendmsg(parts)
         except (BlockingIOError, TimeoutError) as error:
             raise PeerLostError("it took nothing for too long") from error
         except OSError as error:
             raise PeerLostError(str(error)) from error
-        while parts and sent >= parts[0].nbytes:
-            sent -= parts.pop(0).nbytes
-        if parts:
-            parts[0] = parts[0][sent:]
+        left -= sent
+        if left:
+            parts = _after(sent, parts)
+
+
+def _after(sent: int, parts: list[memoryview]) -> list[memoryview]:
+    """What follows the first `sent` bytes."""
+    rest = []
+    for part in parts:
+        if sent < part.nbytes:
+            rest.append(part[sent:])
+        sent = max(0, sent - part.nbytes)
+    return rest
 
 
 def receive_into(

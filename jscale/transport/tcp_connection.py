@@ -5,11 +5,17 @@ import socket
 from collections.abc import Callable
 
 from jscale.core.ids import WorkerId
+from jscale.core.units import KIB
 from jscale.transport.base import Connection, Handler, TransportConfig
+from jscale.transport.checksum import extend_crc32c
 from jscale.transport.delivery import FrameBody
 from jscale.transport.framed_connection import FramedConnection
 from jscale.transport.framing import HEAD_SIZE_BYTES, Frame, decode_head, encode_head
 from jscale.transport.sockets import receive_into, send_all
+
+PIECE_SIZE_BYTES = 256 * KIB
+"""What is received at once: it and what the kernel copies it from fit a second-level
+cache of 1 MiB, from where the checksum reads it twice as fast as from memory."""
 
 
 class TcpConnection(FramedConnection, FrameBody):
@@ -38,6 +44,15 @@ class TcpConnection(FramedConnection, FrameBody):
     def read_into(self, view: memoryview) -> None:
         """See `FrameBody.read_into`."""
         receive_into(self._socket, view)
+
+    def read_summed(self, view: memoryview) -> int:
+        """See `FrameBody.read_summed`; piece by piece, while each is in the cache."""
+        crc = 0
+        for start in range(0, view.nbytes, PIECE_SIZE_BYTES):
+            piece = view[start : start + PIECE_SIZE_BYTES]
+            receive_into(self._socket, piece)
+            crc = extend_crc32c(crc, piece)
+        return crc
 
     def arrived(self, frame: Frame) -> None:
         """See `FrameBody.arrived`."""

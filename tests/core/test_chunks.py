@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jscale.core.chunks import (
-    CHUNK_SIZE_BYTES_MAX,
+    CHUNK_SIZE_BYTES_CHOSEN_MAX,
     CHUNK_SIZE_BYTES_MIN,
     CHUNKS_AIMED_AT,
     REGION_ALIGNMENT_BYTES,
@@ -35,9 +35,9 @@ def test_a_multicast_is_cut_into_about_256_chunks(total_bytes, chunk_bytes):
 @settings(deadline=None)
 def test_the_chunk_size_is_a_power_of_two_within_its_bounds(total_bytes):
     size = chunk_size_for(total_bytes)
-    assert CHUNK_SIZE_BYTES_MIN <= size <= CHUNK_SIZE_BYTES_MAX
+    assert CHUNK_SIZE_BYTES_MIN <= size <= CHUNK_SIZE_BYTES_CHOSEN_MAX
     assert size & (size - 1) == 0
-    assert size == CHUNK_SIZE_BYTES_MAX or size * CHUNKS_AIMED_AT >= total_bytes
+    assert size == CHUNK_SIZE_BYTES_CHOSEN_MAX or size * CHUNKS_AIMED_AT >= total_bytes
 
 
 def test_every_region_is_tiled_by_its_chunks():

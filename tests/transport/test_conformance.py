@@ -1,11 +1,13 @@
 """What every transport must do, for each scheme."""
 
+import random
 import threading
 
 import pytest
 
 from jscale.core.errors import ConfigError, PeerLostError, TransportError
 from jscale.core.spans import DeviceSpan
+from jscale.core.units import KIB, MIB
 from jscale.transport.framing import MESSAGE_SIZE_BYTES_MAX
 from jscale.transport.pacing import LinkPacer
 from jscale.transport.registry import open_transport
@@ -74,6 +76,19 @@ def test_a_chunk_that_is_not_needed_is_dropped(net):
     connection.write_chunk(7, 2, chunk)
     assert far.next("landed") == 2
     assert shelf.bytes_of(1) == bytes(1000)
+
+
+@pytest.mark.parametrize("size_bytes", [1, 256 * KIB - 1, 256 * KIB, 600_001, 8 * MIB])
+def test_a_chunk_of_any_size_lands_whole_or_fails(net, lying_checksum, size_bytes):
+    (connection, _), (_, far) = net.pair(checksum=lying_checksum(1))
+    far.landings[7] = shelf = net.shelf(far, num_chunks=2, chunk_size_bytes=size_bytes)
+    chunk = random.Random(size_bytes).randbytes(size_bytes)
+    connection.write_chunk(7, 1, memoryview(chunk))
+    assert far.next("landed") == 1
+    assert shelf.bytes_of(1) == chunk
+    if size_bytes > 500:  # It lies about large ones only.
+        connection.write_chunk(7, 0, memoryview(chunk))
+        assert far.next("failed") == 0
 
 
 def test_a_damaged_chunk_fails_and_the_next_one_lands(net, lying_checksum):
