@@ -35,6 +35,8 @@ def fingerprint_of(program: ModelProgram) -> Fingerprint:
     return {
         "platform": device.platform,
         "device kind": device.device_kind,
+        # On GPUs it names the versions of CUDA that compile and run.
+        "platform version": device.client.platform_version,
         "devices": str(jax.local_device_count()),
         "jax": jax.__version__,
         "jaxlib": importlib.metadata.version("jaxlib"),

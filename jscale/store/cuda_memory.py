@@ -70,6 +70,9 @@ class CudaMemory(DeviceMemory):
         non_blocking = driver.CUstream_flags.CU_STREAM_NON_BLOCKING
         self._stream_in = self._call("cuStreamCreate", non_blocking)
         self._stream_out = self._call("cuStreamCreate", non_blocking)
+        scopes = driver.CUflushGPUDirectRDMAWritesScope
+        self._to_owner = scopes.CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_OWNER
+        self._must_flush = self._needs_flushes()
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._allocated: dict[int, int] = {}
@@ -150,19 +153,20 @@ class CudaMemory(DeviceMemory):
             self._call("cuEventRecord", event, stream)
         return _CudaCopy(self, event)
 
-    def settle(self) -> None:
-        """See `DeviceMemory`."""
-        self._call("cuStreamSynchronize", self._stream_in)
-        options = self._attribute("GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS")
-        kinds = self._driver.CUflushGPUDirectRDMAWritesOptions
-        if options & int(kinds.CU_FLUSH_GPU_DIRECT_RDMA_WRITES_OPTION_HOST):
+    def flush(self) -> None:
+        """See `DeviceMemory`; most GPUs need no flush, and say so."""
+        if self._must_flush:
             targets = self._driver.CUflushGPUDirectRDMAWritesTarget
-            scopes = self._driver.CUflushGPUDirectRDMAWritesScope
             self._call(
                 "cuFlushGPUDirectRDMAWrites",
                 targets.CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TARGET_CURRENT_CTX,
-                scopes.CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_OWNER,
+                self._to_owner,
             )
+
+    def settle(self) -> None:
+        """See `DeviceMemory`."""
+        self._call("cuStreamSynchronize", self._stream_in)
+        self.flush()
 
     def export_dmabuf(self, address: int, size_bytes: int) -> int:
         """See `DeviceMemory`."""
@@ -215,6 +219,16 @@ class CudaMemory(DeviceMemory):
             flags = self._driver.CUevent_flags
             sleeps = flags.CU_EVENT_BLOCKING_SYNC | flags.CU_EVENT_DISABLE_TIMING
             return self._call("cuEventCreate", int(sleeps))
+
+    def _needs_flushes(self) -> bool:
+        """Whether writes of other devices are seen late, and a call makes them seen."""
+        is_ordered = self._attribute("GPU_DIRECT_RDMA_WRITES_ORDERING") >= int(
+            self._to_owner
+        )
+        kinds = self._driver.CUflushGPUDirectRDMAWritesOptions
+        by_host = int(kinds.CU_FLUSH_GPU_DIRECT_RDMA_WRITES_OPTION_HOST)
+        options = self._attribute("GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS")
+        return not is_ordered and bool(options & by_host)
 
     def _attribute(self, name: str) -> int:
         attributes = self._driver.CUdevice_attribute

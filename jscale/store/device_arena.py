@@ -16,6 +16,7 @@ from jscale.core.spans import Bytes, DeviceSpan
 from jscale.core.units import MIB, format_size, round_up
 from jscale.store.arena import Arena, ArenaSizes, InUseError, StagingCounts
 from jscale.store.device_memory import Copy, DeviceMemory, DeviceMemoryError
+from jscale.store.host_copy import copy_bytes
 from jscale.store.staging import Slot, StagingRing
 from jscale.store.views import Views
 
@@ -132,7 +133,7 @@ class DeviceArena(Arena):
     def write(self, offset_bytes: int, data: memoryview) -> None:
         """See `Arena`: by pinned memory, but for data that is pinned itself."""
         if not self._is_on_device(offset_bytes, data.nbytes):
-            self.memory(offset_bytes, data.nbytes)[:] = data
+            copy_bytes(self.memory(offset_bytes, data.nbytes), data)
         elif self._is_pinned(data):
             with self._lock:
                 while self._copied and self._copied[0][1].is_done:
@@ -141,7 +142,7 @@ class DeviceArena(Arena):
                 self._copied.append((data, copy))
         else:
             slot = self._incoming.take()
-            slot.memory[: data.nbytes] = data
+            copy_bytes(slot.memory, data)
             with self._lock:
                 self._copy_staged(offset_bytes, slot, data.nbytes)
 
@@ -163,6 +164,8 @@ class DeviceArena(Arena):
         lent = np.frombuffer(slot.memory, np.uint8, size_bytes)
         given_back = weakref.finalize(lent, self._outgoing.give_back, slot)
         given_back.atexit = False
+        if self._is_direct:
+            self._device.flush()
         copy = self._device.copy_out(
             slot.memory[:size_bytes], self._base + offset_bytes
         )

@@ -103,6 +103,10 @@ class DeviceMemory(abc.ABC):
         """Begins to copy the device's memory to the host."""
 
     @abc.abstractmethod
+    def flush(self) -> None:
+        """Copies out find from now on what other devices have written here."""
+
+    @abc.abstractmethod
     def settle(self) -> None:
         """Returns when all that was written is what computations will read.
 

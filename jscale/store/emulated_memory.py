@@ -101,6 +101,9 @@ class EmulatedMemory(DeviceMemory):
         """See `DeviceMemory`."""
         return self._begin(_array(into), self._range(address, into.nbytes))
 
+    def flush(self) -> None:
+        """See `DeviceMemory`: it is host memory."""
+
     def settle(self) -> None:
         """See `DeviceMemory`."""
         nothing = np.empty(0, np.uint8)

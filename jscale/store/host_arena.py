@@ -14,6 +14,7 @@ from jscale.core.units import format_size
 from jscale.store.arena import Arena, ArenaSizes, InUseError, StagingCounts
 from jscale.store.device_memory import DeviceMemoryError
 from jscale.store.dlpack import CPU
+from jscale.store.host_copy import copy_bytes
 from jscale.store.views import Views
 
 
@@ -75,7 +76,7 @@ class HostArena(Arena):
 
     def write(self, offset_bytes: int, data: memoryview) -> None:
         """See `Arena`."""
-        self.memory(offset_bytes, data.nbytes)[:] = data
+        copy_bytes(self.memory(offset_bytes, data.nbytes), data)
 
     def synchronize(self) -> None:
         """See `Arena`."""

@@ -1,5 +1,6 @@
 """What `test_cuda_memory` runs where `fake_cuda.c` is the driver."""
 
+import ctypes
 import gc
 import hashlib
 import mmap
@@ -151,6 +152,27 @@ def test_all_blocks_are_exported_for_other_devices(arena):
     assert region.nbytes == 32 * CHUNK
     descriptor = arena.export_dmabuf()
     os.close(descriptor)
+
+
+def num_flushes():
+    return ctypes.CDLL("libcuda.so.1").num_flushes()
+
+
+def test_what_an_rdma_device_wrote_is_flushed_before_it_is_read(arena):
+    arena.reach_directly()
+    before = num_flushes()
+    arena.read(0, CHUNK).read()
+    assert num_flushes() == before + 1
+    arena.sha256(0, CHUNK)
+    assert num_flushes() == before + 2
+
+
+def test_a_gpu_that_orders_such_writes_is_spared_the_flush(monkeypatch):
+    monkeypatch.setenv("FAKE_ORDERED", "1")
+    device = CudaMemory(load_driver())
+    device.settle()
+    device.flush()
+    device.close()
 
 
 def test_a_driver_without_dmabuf_is_a_reason(arena, monkeypatch):

@@ -31,6 +31,7 @@ struct operation {
 };
 static struct operation operations[1 << 16];
 static int done[1 << 16], num_operations;
+static int flushes;
 static long streams, events, recorded[MAX], passed[MAX];
 
 #define IN_CONTEXT if (current != &context) return INVALID_CONTEXT
@@ -107,8 +108,11 @@ int cuDeviceGetName(char *name, int length, int device) {
   return device == 7 ? SUCCESS : INVALID_DEVICE;
 }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
-  int has_dmabuf = !getenv("FAKE_NO_DMABUF");
-  *value = attribute == 124 ? has_dmabuf : attribute == 117 ? 1 : 0;
+  int has_dmabuf = !getenv("FAKE_NO_DMABUF"), ordering = getenv("FAKE_ORDERED") ? 100 : 0;
+  *value = attribute == 124   ? has_dmabuf
+           : attribute == 117 ? 1 /* Flushed by a call. */
+           : attribute == 118 ? ordering
+                              : 0;
   return device == 7 ? SUCCESS : INVALID_DEVICE;
 }
 int cuDevicePrimaryCtxRetain(void **made, int device) {
@@ -222,6 +226,8 @@ int cuMemcpyDtoHAsync_v2(void *to, Pointer from, size_t size, void *stream) {
 }
 int cuFlushGPUDirectRDMAWrites(int target, int scope) {
   IN_CONTEXT;
+  if (getenv("FAKE_ORDERED")) return NOT_SUPPORTED;
+  flushes++;
   return target == 0 && scope == 100 ? SUCCESS : INVALID_VALUE;
 }
 int cuMemGetHandleForAddressRange(void *handle, Pointer start, size_t size, int kind,
@@ -232,6 +238,8 @@ int cuMemGetHandleForAddressRange(void *handle, Pointer start, size_t size, int 
   *(int *)handle = memfd_create("dmabuf", 0);
   return SUCCESS;
 }
+
+int num_flushes(void) { return flushes; }
 
 int cuGetErrorName(int error, const char **name) {
   *name = "CUDA_ERROR";

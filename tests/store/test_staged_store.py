@@ -12,6 +12,7 @@ from jscale.core.errors import IntegrityError
 from jscale.store.arena import InUseError
 from jscale.store.block_store import BlockStore, region_of
 from jscale.store.device_arena import DeviceArena
+from jscale.store.device_memory import DeviceMemoryError
 from jscale.store.emulated_memory import EmulatedMemory
 from jscale.store.host_arena import HostArena
 from jscale.store.regions import RegionState
@@ -166,10 +167,20 @@ def test_executables_are_verified_wherever_blocks_are(manifest, blocks, director
     driven.close()
 
 
-def test_a_copy_that_cannot_begin_leaves_the_chunk_missing(manifest):
-    store = BlockStore(manifest, chunk_size_bytes=CHUNK_SIZE_BYTES)
-    with pytest.raises(ValueError):
-        store.copy_in(0, memoryview(np.zeros(1024, np.float32)))
-    assert store.slot(0) is not None
+def test_a_copy_that_cannot_begin_leaves_the_chunk_missing(manifest, blocks):
+    class Broken(EmulatedMemory):
+        def copy_in(self, address, data):
+            raise DeviceMemoryError("the device is gone")
+
+    store = BlockStore(
+        manifest,
+        chunk_size_bytes=CHUNK_SIZE_BYTES,
+        new_arena=lambda sizes: DeviceArena(Broken(), sizes),
+    )
+    with pytest.raises(DeviceMemoryError, match="the device is gone"):
+        store.copy_in(0, memoryview(blocks[0])[:CHUNK_SIZE_BYTES])
+    slot = store.slot(0)
+    assert slot is not None
+    slot.release()
     store.failed(0)
     store.close()
