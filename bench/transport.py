@@ -2,9 +2,9 @@
 
 Two processes on processors of their own, as two machines have. One sends the chunks of
 its memory to the other, which has them where they belong, checked; the same bytes by
-bare sockets, which check nothing, and by `ib_write_bw` on the same devices where there
-is RDMA; and copied within a process. All in turn, again and again, so that what else
-the machine does falls on all of them alike.
+bare sockets, which check nothing, by bare sockets with the same checksums, and by
+`ib_write_bw` on the same devices where there is RDMA; and copied within a process. All
+in turn, again and again, so that what else the machine does falls on all alike.
 
     python bench/transport.py
     python bench/transport.py --chunk_kib=256 --repeats=31 --json=out.json
@@ -26,7 +26,12 @@ from jscale.core.errors import JscaleError
 from jscale.core.units import KIB, MIB
 from jscale.transport.choice import TransportChoice, choose_transport
 
-BARE = {"mem": "memcpy", "tcp": "sockets", "rdma": "ib_write_bw"}
+BARE = {
+    "mem": "memcpy",
+    "checked": "sockets",
+    "tcp": "sockets",
+    "rdma": "ib_write_bw",
+}
 """What each transport is compared with."""
 
 CHUNKS_KIB = (64, 256, 1024, 4096, 8192)

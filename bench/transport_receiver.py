@@ -8,10 +8,14 @@ import threading
 
 from jscale.core.ids import WorkerId
 from jscale.transport.base import Handler, Hello, Landing
+from jscale.transport.checksum import crc32c
+from jscale.transport.framing import HEAD_SIZE_BYTES
 from jscale.transport.registry import open_transport
-from jscale.transport.sockets import CONGESTION
+from jscale.transport.sockets import CONGESTION, receive_into
 
 PATIENCE_S = 60.0
+BARE = ("sockets", "checked")
+"""Loops of a few lines: the bytes alone, and each chunk after its checksum."""
 
 
 class Recorder(Handler, Landing):
@@ -106,8 +110,8 @@ def serve(pipe, choice, size_bytes, processors):
                 recorder.expect(chunk_size_bytes)
                 began_s = processor_seconds()
                 pipe.send("ready")
-                if way == "sockets":
-                    _receive(bare, memory, chunk_size_bytes)
+                if way in BARE:
+                    _receive_bare(bare, memory, chunk_size_bytes, way)
                 else:
                     recorder.wait(PATIENCE_S)
                 pipe.send(processor_seconds() - began_s)
@@ -137,11 +141,12 @@ def processor_seconds():
     return used.ru_utime + used.ru_stime
 
 
-def _receive(bare, memory, chunk_size_bytes):
+def _receive_bare(bare, memory, chunk_size_bytes, way):
+    head = bytearray(HEAD_SIZE_BYTES)
     for start in range(0, len(memory), chunk_size_bytes):
-        left = memory[start : start + chunk_size_bytes]
-        while left.nbytes:
-            received = bare.recv_into(left, 0, socket.MSG_WAITALL)
-            if not received:
-                raise SystemExit("the sender is gone")
-            left = left[received:]
+        chunk = memory[start : start + chunk_size_bytes]
+        if way == "checked":
+            receive_into(bare, memoryview(head))
+        receive_into(bare, chunk)
+        if way == "checked" and crc32c(chunk) != int.from_bytes(head, "little"):
+            raise SystemExit("a damaged chunk")

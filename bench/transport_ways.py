@@ -10,6 +10,7 @@ import pathlib
 import time
 
 from transport_receiver import (
+    BARE,
     Recorder,
     bare_socket,
     open_side,
@@ -19,6 +20,8 @@ from transport_receiver import (
 
 from jscale.core.ids import WorkerId
 from jscale.transport.base import Hello
+from jscale.transport.checksum import crc32c
+from jscale.transport.framing import HEAD_SIZE_BYTES
 from jscale.transport.registry import open_transport
 
 PLAN = 1
@@ -151,7 +154,7 @@ class Sender:
     @property
     def ways(self):
         """Bare sockets first, then every transport that can be used."""
-        between = ("sockets", *self._connections)
+        between = (*BARE, *self._connections)
         return [self._local, *(_Between(name, self) for name in between)]
 
     def move(self, way, chunk_size_bytes):
@@ -159,9 +162,8 @@ class Sender:
         self._pipe.send((way, chunk_size_bytes))
         self._pipe.recv()  # It is ready.
         with Watch() as watch:
-            if way == "sockets":
-                for start in range(0, len(self._memory), chunk_size_bytes):
-                    self._socket.sendall(self._memory[start : start + chunk_size_bytes])
+            if way in BARE:
+                send_bare(self._socket, self._memory, chunk_size_bytes, way)
             else:
                 send_all(self._connections[way], self._memory, chunk_size_bytes)
             receiver_cpu_s = self._pipe.recv()
@@ -211,6 +213,18 @@ def send_all(connection, memory, chunk_size_bytes):
     """Hands every chunk over."""
     for chunk, start in enumerate(range(0, len(memory), chunk_size_bytes)):
         connection.write_chunk(PLAN, chunk, memory[start : start + chunk_size_bytes])
+
+
+def send_bare(sock, memory, chunk_size_bytes, way):
+    """Sends every chunk, by `checked` after a head with its checksum."""
+    for start in range(0, len(memory), chunk_size_bytes):
+        chunk = memory[start : start + chunk_size_bytes]
+        if way == "checked":
+            head = crc32c(chunk).to_bytes(HEAD_SIZE_BYTES, "little")
+            sent = sock.sendmsg([head, chunk])
+            assert sent >= HEAD_SIZE_BYTES, sent
+            chunk = chunk[sent - HEAD_SIZE_BYTES :]
+        sock.sendall(chunk)
 
 
 def filled(size_bytes):

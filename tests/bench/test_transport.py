@@ -16,7 +16,7 @@ def test_every_way_moves_all_of_the_memory(tmp_path):
     assert ended.returncode == 0, ended.stderr
     found = json.loads(out.read_text())
     cases = {(case["way"], case["chunk_size_bytes"]): case for case in found["cases"]}
-    ways = ("memcpy", "mem", "sockets", "tcp")
+    ways = ("memcpy", "mem", "sockets", "checked", "tcp")
     assert cases.keys() == {(way, kib << 10) for way in ways for kib in (64, 300)}
     for (way, _), case in cases.items():
         assert [sample["size_bytes"] for sample in case["samples"]] == [1 << 20] * 2
