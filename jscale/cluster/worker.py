@@ -1,6 +1,7 @@
 """A worker's process: streams and threads around `WorkerState`."""
 
 import asyncio
+import os
 import signal
 import threading
 import time
@@ -36,7 +37,7 @@ from jscale.pipeline.outbox import Outbox
 from jscale.store.arena import Arena
 from jscale.transport.base import Hello
 from jscale.transport.choice import choose_transport
-from jscale.transport.numa import numa_of_process
+from jscale.transport.numa import numa_of_worker
 from jscale.transport.pacing import LinkPacer
 from jscale.transport.registry import open_transport
 
@@ -86,7 +87,7 @@ class Worker:
             config.data_address,
             config.transport,
             config.rdma_options,
-            near_numa=numa_of_process(),
+            near_numa=numa_of_worker(os.environ.get("CUDA_VISIBLE_DEVICES")),
         )
         logging.info(
             "worker=%s transport=%s: %s", self._name, choice.scheme, choice.reason

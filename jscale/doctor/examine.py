@@ -1,6 +1,7 @@
 """Looks at everything, in the order in which it is told."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 
 from jscale.core.errors import ConfigError
@@ -8,7 +9,7 @@ from jscale.doctor import accelerators, machine, rdma, transports
 from jscale.doctor.findings import Section
 from jscale.doctor.kernel_files import REAL, KernelFiles
 from jscale.transport.interfaces import own_addresses
-from jscale.transport.numa import numa_of_process
+from jscale.transport.numa import numa_of_worker
 from jscale.transport.rdma_devices import list_ports
 from jscale.transport.rdma_options import RDMA_DEFAULTS, RdmaOptions
 from jscale.transport.rdma_presence import load_pyverbs, why_not_rdma
@@ -64,7 +65,7 @@ def examine(
         missing=why_not_rdma(
             sysfs=files.sysfs, dev=files.dev, proc=files.proc, load=load
         ),
-        near_numa=numa_of_process(files.sysfs),
+        near_numa=numa_of_worker(os.environ.get("CUDA_VISIBLE_DEVICES"), files.sysfs),
         path_of=lambda scheme: transports.data_path(scheme, found, files),
     )
     return (

@@ -1,9 +1,38 @@
-"""Where this process runs, on machines whose memory is nearer to some processors."""
+"""Which NICs are near, on machines where that differs."""
 
 import os
 from pathlib import Path
 
 from jscale.transport.rdma_devices import SYSFS
+
+
+def numa_of_worker(visible_gpus: str | None, sysfs: Path = SYSFS) -> int | None:
+    """The node of the GPUs that a worker may use, or else that of its processors.
+
+    Args:
+      visible_gpus: what CUDA_VISIBLE_DEVICES says; None: nothing.
+      sysfs: where sysfs is mounted.
+    """
+    node = numa_of_gpus(visible_gpus, sysfs)
+    return numa_of_process(sysfs) if node is None else node
+
+
+def numa_of_gpus(visible_gpus: str | None, sysfs: Path = SYSFS) -> int | None:
+    """The one node that all of these NVIDIA GPUs are plugged into; None: none is.
+
+    Args:
+      visible_gpus: their numbers, in the order of the bus, with commas between; None:
+        all there are. Other names of GPUs are not understood.
+      sysfs: where sysfs is mounted.
+    """
+    gpus = sorted((sysfs / "bus/pci/drivers/nvidia").glob("*:*:*"))
+    if visible_gpus is not None:
+        chosen = [part.strip() for part in visible_gpus.split(",")]
+        if not all(part.isdigit() and int(part) < len(gpus) for part in chosen):
+            return None
+        gpus = [gpus[int(part)] for part in chosen]
+    nodes = {int((gpu / "numa_node").read_text()) for gpu in gpus}
+    return nodes.pop() if len(nodes) == 1 and min(nodes) >= 0 else None
 
 
 def numa_of_process(

@@ -4,7 +4,7 @@ import pytest
 
 from jscale.core.errors import ConfigError
 from jscale.transport.choice import choose_transport
-from jscale.transport.numa import numa_of_process
+from jscale.transport.numa import numa_of_gpus, numa_of_process, numa_of_worker
 from jscale.transport.rdma_devices import choose_ports, list_ports
 from jscale.transport.rdma_options import RdmaOptions
 from jscale.transport.schemes import TRANSPORTS, demanded_scheme
@@ -137,3 +137,37 @@ def test_a_process_is_on_the_node_that_has_all_its_processors(
 
 def test_a_machine_that_tells_of_no_nodes_has_none(tmp_path):
     assert numa_of_process(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("visible", "node"),
+    [
+        (None, None),
+        ("0", 1),
+        ("0,1", 1),
+        ("2", 0),
+        ("0, 2", None),
+        ("3", None),
+        ("9", None),
+        ("", None),
+        ("GPU-5ebe9ba7", None),
+    ],
+)
+def test_a_worker_is_where_its_gpus_are_if_they_are_in_one_place(
+    tmp_path, visible, node
+):
+    places = (("18", 1), ("2a", 1), ("9b", 0), ("c1", -1))
+    for bus, numa_node in places:
+        gpu = tmp_path / f"bus/pci/drivers/nvidia/0000:{bus}:00.0"
+        gpu.mkdir(parents=True)
+        (gpu / "numa_node").write_text(f"{numa_node}\n")
+    (tmp_path / "bus/pci/drivers/nvidia/new_id").touch()
+    assert numa_of_gpus(visible, tmp_path) == node
+
+
+def test_a_worker_without_gpus_is_where_its_processors_are(tmp_path):
+    folder = tmp_path / "devices/system/node/node0"
+    folder.mkdir(parents=True)
+    (folder / "cpulist").write_text("0-4095\n")
+    assert numa_of_gpus(None, tmp_path) is None
+    assert numa_of_worker(None, tmp_path) == 0
