@@ -1,11 +1,12 @@
 """How long until a model is in a GPU's memory and can be computed with.
 
 In one run: pinned host memory to the arena and back, chunk by chunk, against one plain
-pinned copy of the same size; disk to the arena, against plain large reads past the page
-cache; and the same model by safetensors with `jax.device_put` and by Orbax, to *ready*:
-every array on the device. Ours counts the SHA-256 of every block; the others check
-nothing. Files are dropped from the page cache before each read. All take turns, after a
-round that is not counted; under ten minutes with the defaults.
+pinned copy of the same size; files in memory (the host tier) and on disk to the arena,
+the latter against plain large reads past the page cache; and the same model by
+safetensors with `jax.device_put` and by Orbax, to *ready*: every array on the device.
+Ours counts the SHA-256 of every block; the others check nothing. Files on disk are
+dropped from the page cache before each read. All take turns, after a round that is not
+counted; under ten minutes with the defaults.
 
     python bench/gpu_load.py                      # one GPU, 8 GiB of weights
     python bench/gpu_load.py --cpu --size_mib=64  # an emulated device
@@ -14,6 +15,7 @@ Writes JSON named after the accelerator beside this file, unless `--json` says w
 """
 
 import argparse
+import collections
 import concurrent.futures
 import json
 import mmap
@@ -50,6 +52,7 @@ Seconds = dict[str, list[float]]
 COMPARED = {
     "host_to_device_of_limit": ("host_to_device_limit", "host_to_device"),
     "device_to_host_of_limit": ("device_to_host_limit", "device_to_host"),
+    "host_tier_to_landed_of_limit": ("host_to_device_limit", "host_tier_to_landed"),
     "disk_to_landed_of_limit": ("disk_limit", "disk_to_landed"),
     "disk_to_ready_of_limit": ("disk_limit", "disk_to_ready"),
     "faster_than_safetensors": ("safetensors_to_ready", "disk_to_ready"),
@@ -62,9 +65,13 @@ def main() -> None:
     options = parse_options()
     if options.cpu:
         jax.config.update("jax_platforms", "cpu")
-    with tempfile.TemporaryDirectory(dir=options.directory) as folder:
+    with (
+        tempfile.TemporaryDirectory(dir=options.directory) as folder,
+        tempfile.TemporaryDirectory(dir=options.memory_directory) as in_memory,
+    ):
         files = ModelFiles(
             pathlib.Path(folder),
+            pathlib.Path(in_memory),
             options.size_mib * MIB,
             options.num_layers,
             options.num_blocks,
@@ -85,6 +92,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--num_blocks", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--directory", help="on the disk to read from")
+    parser.add_argument(
+        "--memory_directory", default="/dev/shm", help="of a file system in memory"
+    )
     parser.add_argument("--json", help="where the result goes")
     return parser.parse_args()
 
@@ -166,9 +176,9 @@ class Loads:
     """From files that are not cached to arrays that are ready, each way."""
 
     def __init__(self, store: BlockStore, files: ModelFiles) -> None:
-        self.read = ""
+        self.read: dict[str, str] = {}
         self._store, self._files = store, files
-        self._moments: Seconds = {"disk_to_landed": [], "disk_to_first_view": []}
+        self._moments: Seconds = collections.defaultdict(list)
         self._arrays: list[jax.Array] = []
         self._sums: set[int] = set()
 
@@ -179,19 +189,21 @@ class Loads:
         seconds = take_turns(
             {
                 "disk_limit": files.read_plainly,
-                "disk_to_ready": self._load_blocks,
+                "disk_to_ready": lambda: self._load_blocks("disk", files.store),
+                "host_tier_to_ready": lambda: self._load_blocks(
+                    "host_tier", files.in_memory
+                ),
                 "safetensors_to_ready": lambda: self._keep(files.load_safetensors()),
                 "orbax_to_ready": lambda: self._keep(files.load_orbax()),
             },
             repeats,
             before=lambda: forget(files.store.parent),
             after=self._check,
-            after_round=lambda: evict_all(self._store),
         )
         assert len(self._sums) == 1, "different models were loaded"
         return seconds | {way: times[1:] for way, times in self._moments.items()}
 
-    def _load_blocks(self) -> None:
+    def _load_blocks(self, origin: str, folder: pathlib.Path) -> None:
         """Ours: as a worker reads a model."""
         started_s = time.perf_counter()
         store, verifying = self._store, []
@@ -212,16 +224,15 @@ class Loads:
                     verifying.append(digests.submit(publish, region - 1))
 
         entries = self._files.manifest.blocks
-        paths = {
-            index: self._files.store / entry.file for index, entry in enumerate(entries)
-        }
-        self.read = str(BlockReader(store.chunks, paths, Slots()).run())
+        paths = {index: [folder / entry.file] for index, entry in enumerate(entries)}
+        report = BlockReader(store.chunks, paths, Slots()).run()
+        self.read[origin] = f"{report.direct_bytes} bytes directly, {report.why_cached}"
         store.arena.synchronize()
-        self._moments["disk_to_landed"].append(time.perf_counter() - started_s)
+        self._moments[f"{origin}_to_landed"].append(time.perf_counter() - started_s)
         for future in verifying:
             future.result()
         digests.shutdown()
-        self._moments["disk_to_first_view"].append(min(first_view_s))
+        self._moments[f"{origin}_to_first_view"].append(min(first_view_s))
         self._keep([leaf for block in sorted(views) for leaf in views[block]])
 
     def _keep(self, arrays: list[jax.Array]) -> None:
@@ -232,6 +243,7 @@ class Loads:
         if self._arrays:
             self._sums.add(sum(int(sum_of_bits(array)) for array in self._arrays))
         self._arrays = []
+        evict_all(self._store)
 
 
 @jax.jit

@@ -3,6 +3,7 @@
 import mmap
 import os
 import pathlib
+import shutil
 import threading
 
 import jax
@@ -28,16 +29,23 @@ class ModelFiles:
     """The same tensors as a block store, as safetensors files, and by Orbax."""
 
     def __init__(
-        self, folder: pathlib.Path, size_bytes: int, num_layers: int, num_blocks: int
+        self,
+        folder: pathlib.Path,
+        in_memory: pathlib.Path,
+        size_bytes: int,
+        num_layers: int,
+        num_blocks: int,
     ) -> None:
-        """Writes all three, of about that size each."""
+        """Writes all three, of about that size each; the block store to memory too."""
         self.store = folder / "store"
+        self.in_memory = in_memory
         self.safetensors = folder / "safetensors"
         self.orbax = folder / "orbax"
         config = config_of_size(size_bytes, num_layers=num_layers, dtype="bfloat16")
         self.manifest: Manifest = write_random_model(
             self.store, config, dtype="bfloat16", num_blocks=num_blocks
         )
+        shutil.copytree(self.store, self.in_memory, dirs_exist_ok=True)
         self.safetensors.mkdir()
         everything = {}
         for entry in self.manifest.blocks:

@@ -13,18 +13,22 @@ HOST = "host"
 STAGED = "staged"
 """Chunks pass through pinned host memory; why is said after a colon."""
 
+COPIED = "copied"
+"""The transport's device reaches none of our memory, and it copies each chunk."""
+
 
 def register(arena: Arena, transport: Transport) -> str:
     """Tells the transport of the arena's memory; the path that chunks take.
 
     `host`; `dmabuf` or `peermem`, where an RDMA device writes into the accelerator's
-    memory; or `staged: ` and the reason why it cannot.
-
-    Raises:
-      TransportError: not even host memory can be registered.
+    memory; `staged: ` and the reason why it cannot; or `copied: ` and why not even host
+    memory could be registered: locked memory is limited, say.
     """
+    try:
+        transport.register(arena.host_memory)
+    except TransportError as error:
+        return f"{COPIED}: {error}"
     arena.stay_in_place()
-    transport.register(arena.host_memory)
     region = arena.device_memory
     if region is None:
         return HOST

@@ -67,7 +67,6 @@ class Loader:
         Raises:
           CheckpointError: the model is of a family that is not known here.
           ConfigError: the machine has not the memory.
-          TransportError: a device cannot reach the memory.
         """
         manifest = Manifest.from_bytes(spec.manifest)
         self._copies = copies

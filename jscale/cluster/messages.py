@@ -125,7 +125,7 @@ class TransferEnded(Message, frozen=True):
 class DataPathChosen(Message, frozen=True):
     """How chunks come to where the worker computes.
 
-    `host`, `dmabuf`, `peermem`, or `staged: ` and why.
+    `host`, `dmabuf`, `peermem`, or `staged: ` or `copied: ` and why.
     """
 
     data_path: str

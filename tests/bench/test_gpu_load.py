@@ -13,6 +13,9 @@ WAYS = {
     "disk_to_landed",
     "disk_to_first_view",
     "disk_to_ready",
+    "host_tier_to_landed",
+    "host_tier_to_first_view",
+    "host_tier_to_ready",
     "safetensors_to_ready",
     "orbax_to_ready",
 }
@@ -24,7 +27,7 @@ def test_it_runs_on_an_emulated_device_and_writes_what_it_measured(tmp_path):
         [
             *(sys.executable, BENCH, "--cpu", "--size_mib=8", "--num_layers=4"),
             *("--num_blocks=2", "--repeats=2", f"--json={result_path}"),
-            f"--directory={tmp_path}",
+            *(f"--directory={tmp_path}", f"--memory_directory={tmp_path}"),
         ],
         capture_output=True,
         text=True,

@@ -24,6 +24,8 @@ class Reaching:
         self.descriptor = None
 
     def register(self, memory):
+        if self.path == "nothing":
+            raise TransportError("ulimit -l is 8 MiB")
         self.registered.append(memory.nbytes)
 
     def register_device(self, region, dmabuf):
@@ -75,6 +77,16 @@ def test_one_that_does_not_gets_staging_memory_and_the_reason_is_kept(arena):
     assert isinstance(slot, memoryview)
     slot.release()
     arena.failed(0)
+
+
+def test_memory_that_cannot_be_locked_is_copied_and_keeps_no_pages():
+    arena = HostArena(SIZES)
+    said = data_path.register(arena, Reaching("nothing"))
+    assert said == "copied: ulimit -l is 8 MiB"
+    arena.memory(0, 8192)[:] = b"\x01" * 8192
+    arena.discard(0, 8192)
+    assert arena.memory(0, 1) == b"\x00"
+    arena.close()
 
 
 def test_what_the_driver_says_of_dmabuf_reaches_the_transport():
