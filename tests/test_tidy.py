@@ -22,6 +22,8 @@ FUNCTION_LINES_MAX = 70
 MAIN_LINES_MAX = 79
 
 VAGUE_NAMES = {"common", "helpers", "misc", "tools", "util", "utils"}
+OF_THE_SYSTEM = {"pyverbs"}
+"""Packages that no index has: a system brings them, and rdma:// alone needs them."""
 LAZY_FUNCTIONS = {"__getattr__", "__dir__"}
 MACHINE_PATH = re.compile(r"(?<![\w.~}])/(home|mnt|root|tmp|work)/")
 
@@ -146,7 +148,7 @@ def imports_are_declared(source: Source, declared: set[str]) -> Complaints:
             case _:
                 continue
         for top in {module.split(".")[0] for module in modules}:
-            is_ours = top == "jscale" or top in sys.stdlib_module_names
+            is_ours = top == "jscale" or top in sys.stdlib_module_names | OF_THE_SYSTEM
             if not is_ours and declared.isdisjoint(map(_plain, providers.get(top, ()))):
                 yield f"line {node.lineno}: {top} is no dependency in pyproject.toml"
 
