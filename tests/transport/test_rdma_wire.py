@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jscale.core.chunks import CHUNK_SIZE_BYTES_MAX
 from jscale.core.errors import TransportError
 from jscale.transport.rdma_endpoint import (
     Bye,
@@ -39,7 +40,7 @@ words = st.one_of(
         u32,
     ),
 )
-offers = st.builds(Offer, st.integers(0, 4 << 20), u32, st.none() | places)
+offers = st.builds(Offer, st.integers(0, CHUNK_SIZE_BYTES_MAX), u32, st.none() | places)
 rails = st.builds(
     RailEndpoint,
     gid=st.binary(min_size=16, max_size=16),
@@ -108,7 +109,7 @@ def test_what_is_no_control_word_is_named(data):
 
 def test_an_offer_larger_than_a_chunk_may_be_is_refused():
     with pytest.raises(TransportError, match="at most"):
-        decode_offer(encode_offer(Offer((4 << 20) + 1, 0)))
+        decode_offer(encode_offer(Offer(CHUNK_SIZE_BYTES_MAX + 1, 0)))
 
 
 @pytest.mark.parametrize(
