@@ -47,6 +47,11 @@ class StagingCounts:
     num_waits: int = 0
     num_spares: int = 0
 
+    def __add__(self, other: "StagingCounts") -> "StagingCounts":
+        return StagingCounts(
+            self.num_waits + other.num_waits, self.num_spares + other.num_spares
+        )
+
 
 class Arena(abc.ABC):
     """Lends places for bytes that come, reads what is there, and makes array views.

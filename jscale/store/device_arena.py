@@ -21,14 +21,12 @@ from jscale.store.staging import Slot, StagingRing
 from jscale.store.views import Views
 
 STAGING_BYTES = 64 * MIB
-"""Of chunks that are being received or copied to the device: four reads of 4 MiB from
-disk, as many copies, and what connections receive."""
+"""Of chunks that come (four reads of 4 MiB from disk, as many copies, and what
+connections receive), and as much of chunks that are being sent or hashed."""
 
-SLOTS_IN_MIN = 16
-"""More than there are connections that send at once, however large chunks are."""
-
-SLOTS_OUT = 8
-"""Chunks that are being sent or hashed at a time."""
+SLOTS_MIN = 16
+"""In each direction, however large chunks are: RDMA connections have so many on their
+way."""
 
 
 class DeviceArena(Arena):
@@ -48,7 +46,7 @@ class DeviceArena(Arena):
         sizes: ArenaSizes,
         *,
         slots_in: int | None = None,
-        slots_out: int = SLOTS_OUT,
+        slots_out: int | None = None,
     ) -> None:
         """Allocates everything. The arena closes the device when it is closed.
 
@@ -57,7 +55,8 @@ class DeviceArena(Arena):
         """
         self._device, self._sizes = device, sizes
         slot_bytes = round_up(sizes.chunk_bytes, mmap.PAGESIZE)
-        slots_in = slots_in or _slots_in(sizes, slot_bytes)
+        slots_in = slots_in or _num_slots(sizes, slot_bytes)
+        slots_out = slots_out or _num_slots(sizes, slot_bytes)
         staging_bytes = (slots_in + slots_out) * slot_bytes
         try:
             self._base = device.allocate(round_up(sizes.blocks_bytes, mmap.PAGESIZE))
@@ -245,7 +244,7 @@ class DeviceArena(Arena):
     @property
     def staging(self) -> StagingCounts:
         """See `Arena`."""
-        return self._incoming.counts
+        return self._incoming.counts + self._outgoing.counts
 
     def discard(self, offset_bytes: int, size_bytes: int) -> None:
         """See `Arena`: a device's memory is not given back in parts."""
@@ -314,10 +313,10 @@ class DeviceArena(Arena):
             yield _waited(*begun)
 
 
-def _slots_in(sizes: ArenaSizes, slot_bytes: int) -> int:
-    """So many slots for chunks that come; no more than there are chunks."""
+def _num_slots(sizes: ArenaSizes, slot_bytes: int) -> int:
+    """So many slots for chunks of one direction; no more than there are chunks."""
     num_chunks = -(-sizes.blocks_bytes // sizes.chunk_bytes)
-    return max(1, min(num_chunks, max(SLOTS_IN_MIN, STAGING_BYTES // slot_bytes)))
+    return max(2, min(num_chunks, max(SLOTS_MIN, STAGING_BYTES // slot_bytes)))
 
 
 def _waited(piece: memoryview, copy: Copy) -> memoryview:

@@ -1,3 +1,5 @@
+import os
+
 import jax
 import pytest
 
@@ -8,6 +10,7 @@ from jscale.store.accelerator import XLA_MARGIN_BYTES, leave_room, new_arena
 from jscale.store.arena import ArenaSizes
 from jscale.store.device_arena import DeviceArena
 from jscale.store.device_memory import DeviceMemoryError, MemoryInfo
+from jscale.store.emulated_memory import EmulatedMemory
 from jscale.store.host_arena import HostArena
 
 SIZES = ArenaSizes(blocks_bytes=8192, host_bytes=4096, chunk_bytes=4096)
@@ -37,6 +40,35 @@ def test_what_the_user_set_stays(name):
 def test_a_model_that_leaves_nothing_is_a_clear_error():
     with pytest.raises(ConfigError, match=r"leaves 0\.5 GiB|leaves 512\.0 MiB"):
         leave_room({}, MemoryInfo(GIB // 2, 80 * GIB))
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """What stands for the GPU that the driver shows."""
+    device = EmulatedMemory(80 * GIB)
+    monkeypatch.setattr(accelerator, "_may_use_gpu", lambda: True)
+    monkeypatch.setattr(accelerator, "load_driver", lambda: None)
+    monkeypatch.setattr(accelerator, "CudaMemory", lambda driver: device)
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "")  # So that it is undone.
+    monkeypatch.delenv("XLA_CLIENT_MEM_FRACTION")
+    return device
+
+
+def test_a_gpu_has_the_arena_and_xla_the_rest(device, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    arena = new_arena("auto")(SIZES)
+    assert isinstance(arena, DeviceArena)
+    assert os.environ["XLA_CLIENT_MEM_FRACTION"] == "0.9874"  # 79 of 80 GiB.
+    arena.close()
+
+
+def test_a_gpu_that_jax_does_not_use_is_left_alone(device, monkeypatch, caplog):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    arena = new_arena("auto")(SIZES)
+    assert isinstance(arena, HostArena)
+    assert "arena in host memory: JAX uses cpu" in caplog.text
+    assert device.info().free_bytes == 80 * GIB
+    arena.close()
 
 
 def test_it_may_be_emulated():
