@@ -1,5 +1,6 @@
 """The arena in host memory: an anonymous mapping, where a CPU computes."""
 
+import contextlib
 import ctypes
 import hashlib
 import mmap
@@ -42,6 +43,10 @@ class HostArena(Arena):
                 f"arena of {format_size(self._size_bytes)} cannot be mapped ({error}): "
                 "serve a smaller model or use a machine with more memory"
             ) from error
+        # Measured on 512 MiB that are written for the first time: 0.05 s of processor
+        # time, 0.28 s with pages of 4 KiB, as long as reading them from disk takes.
+        with contextlib.suppress(OSError):  # A kernel without huge pages.
+            self._mapping.madvise(mmap.MADV_HUGEPAGE)
         self._memory = memoryview(self._mapping)
         self._views = Views(CPU, self._mapping)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._mapping))
