@@ -38,8 +38,9 @@ def arrange(
 ) -> JoinMulticast:
     """The multicast that brings targets what they lack, from those that hold it all.
 
-    Sources must bring the same executables, as the numbers of chunks depend on them:
-    the bundle that most of them have decides who sends; none is the last choice.
+    All bring the same executables, as the numbers of chunks depend on them: those that
+    most sources have. Sources that have others, or none, get them from one that has.
+    Who reads blocks is a source if nobody holds them, or it reads faster than a link.
 
     Args:
       plan: its number.
@@ -49,13 +50,20 @@ def arrange(
       watch: knows who was slow in the plan before.
     """
     by_bundle: dict[str, list[WorkerId]] = {}
-    for worker in roster.sources:
-        bundle = roster[worker].bundle
-        by_bundle.setdefault(bundle.sha256 if bundle else "", []).append(worker)
-    chosen_bundle = max(by_bundle, key=lambda name: (name != "", len(by_bundle[name])))
-    holders = by_bundle[chosen_bundle]
-    holders.sort(key=lambda w: (w not in roster.complete, roster[w].outbound_busy))
-    holders = holders[: len(targets) + SPARES_MAX]
+    fast = [w for w in roster.feeding if w in roster.complete or roster[w].is_near_copy]
+    for worker in (sources := fast or [*roster.feeding]):
+        name = _bundle_name(roster[worker])
+        by_bundle.setdefault(name, []).append(worker)
+    bundle_name = max(by_bundle, key=lambda name: (name != "", len(by_bundle[name])))
+    bundle = roster[by_bundle[bundle_name][0]].bundle
+    holders = sorted(
+        sources,
+        key=lambda worker: (
+            _bundle_name(roster[worker]) != bundle_name,
+            worker not in roster.complete,
+            roster[worker].outbound_busy,
+        ),
+    )[: len(targets) + SPARES_MAX]
     topology = _topology(roster, [*holders, *targets], watch)
     if topology is None or len(targets) > TARGETS_MODELLED_MAX:
         groups = deal(holders, targets)
@@ -66,14 +74,19 @@ def arrange(
         )
         plans = getattr(arranged, "subgroups", (arranged,))
         groups, chosen = tuple(each.members for each in plans), plans[0].kind
-    sending = {group[0] for group in groups}
+    sending = [group[0] for group in groups]
     spares = [worker for worker in holders if worker not in sending][:SPARES_MAX]
     return JoinMulticast(
         plan=plan,
         kind=chosen,
         groups=tuple(tuple(roster[w].member for w in group) for group in groups),
         spares=tuple(roster[worker].member for worker in spares),
-        bundle=roster[groups[0][0]].bundle,
+        bundle=bundle,
+        lacking=tuple(
+            worker
+            for worker in (*sending, *spares)
+            if _bundle_name(roster[worker]) != bundle_name
+        ),
     )
 
 
@@ -98,7 +111,11 @@ def plan_of(
     if len(command.sources) == 1:
         return plans[0]
     members = tuple(member.worker for member in command.members)
-    return SubgroupPlan(members, num_chunks, plans, num_leading)
+    return SubgroupPlan(members, num_chunks, plans, num_leading, command.lacking)
+
+
+def _bundle_name(record: WorkerRecord) -> str:
+    return record.bundle.sha256 if record.bundle else ""
 
 
 def _topology(

@@ -228,6 +228,7 @@ class JoinMulticast(Message, frozen=True):
       groups: a source, and its targets in order, for each sub-group.
       spares: sources that send nothing by plan; targets ask them when theirs is lost.
       bundle: the executables that come first.
+      lacking: sources that lack these, and ask the first that does not for them.
     """
 
     plan: PlanId
@@ -235,10 +236,11 @@ class JoinMulticast(Message, frozen=True):
     groups: tuple[tuple[Member, ...], ...]
     spares: tuple[Member, ...] = ()
     bundle: Bundle | None = None
+    lacking: tuple[WorkerId, ...] = ()
 
     @property
     def sources(self) -> tuple[Member, ...]:
-        """Who holds the whole model."""
+        """Who holds every block, or reads what it lacks."""
         return (*(group[0] for group in self.groups), *self.spares)
 
     @property

@@ -141,7 +141,7 @@ class MulticastBook:
         if not (joiners or self._is_broken or is_outdone):
             return
         targets = [w for w in transfer.pending if w not in self._roster.senders]
-        if self._roster.sources and (targets or joiners):
+        if self._roster.feeding and (targets or joiners):
             self._late = [w for w in self._late if w in targets] + joiners
             on_time = sorted(set(targets).difference(self._late))
             self._start([*on_time, *self._late], now_ns)
@@ -151,7 +151,7 @@ class MulticastBook:
     def _joiners(self, now_ns: int, num_launching: int) -> list[WorkerId]:
         """Those that wait and are to wait no longer."""
         waiting = self._roster.waiting
-        if not waiting or not self._roster.sources:
+        if not waiting or not self._roster.feeding:
             return []
         transfer = self._transfer
         pause_ns = self._rejoin_ns(transfer) if transfer is not None else 0

@@ -65,6 +65,11 @@ class WorkerRecord(msgspec.Struct, frozen=True):
             data_path=hello.data_path,
         )
 
+    @property
+    def is_near_copy(self) -> bool:
+        """It reads a copy of its own faster than a link as it told would bring one."""
+        return self.link_bytes_per_s < self.local_copy_bytes_per_s
+
     def may_read(self, now_ns: int) -> bool:
         """Whether it can read a copy of its own, and did not fail to just now."""
         can_read = self.can_load_from_disk or self.local_copy_bytes_per_s > 0

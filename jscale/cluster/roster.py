@@ -20,7 +20,8 @@ class Roster(Mapping[WorkerId, WorkerRecord]):
     Attributes:
       complete: hold every block.
       senders: complete, with every executable, and staying: could send the model.
-      feeding: hold every block or read what they lack, and stay: could send the blocks.
+      feeding: hold every block or read what they lack, and stay: could send the blocks,
+        chunk by chunk, as they come.
       waiting: lack blocks and are neither sent nor reading them.
       near: wait, and can read a copy of their own faster than their link brings it.
       loading: read the model from disk, and stay.
@@ -55,9 +56,7 @@ class Roster(Mapping[WorkerId, WorkerRecord]):
             (self.waiting, self._waits),
             (
                 self.near,
-                lambda r: (
-                    self._waits(r) and r.link_bytes_per_s < r.local_copy_bytes_per_s
-                ),
+                lambda r: self._waits(r) and r.is_near_copy,
             ),
             (self.loading, lambda r: r.is_loading and not r.is_leaving),
             (self.leaving, lambda r: r.is_leaving),
@@ -76,15 +75,6 @@ class Roster(Mapping[WorkerId, WorkerRecord]):
     def num_staying(self) -> int:
         """Workers that were not asked to go."""
         return len(self._records) - len(self.leaving)
-
-    @property
-    def sources(self) -> Members:
-        """Who would send the model to others now.
-
-        While nobody holds all of it, with executables, whoever reads it: chunk by
-        chunk, as they come.
-        """
-        return self.senders or self.feeding
 
     def is_complete(self, record: WorkerRecord) -> bool:
         """Whether it holds the whole model."""

@@ -100,6 +100,11 @@ class MulticastPlan(abc.ABC):
         """Who holds every chunk from the start; member 0 alone in most kinds."""
         return self.members[:1]
 
+    def fetches_of(self, index: int) -> range:
+        """Chunks that member `index`, a source, lacks and asks its helper for."""
+        del index
+        return range(0)
+
     def helpers_of(self, index: int) -> tuple[WorkerId, ...]:
         """Whom member `index` asks for what did not come, the first of them first.
 

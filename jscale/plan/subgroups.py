@@ -35,6 +35,7 @@ class SubgroupPlan(MulticastPlan):
         without a sub-group sends nothing by plan, and stands by.
       num_leading: that many chunks go first, and in order, in every sub-group: what all
         need before anything else (compiled executables). The others are shifted.
+      lacking: sources that lack those, and ask the first source that does not.
 
     Raises:
       ConfigError: as for every plan; a sub-group or num_leading does not fit.
@@ -44,6 +45,7 @@ class SubgroupPlan(MulticastPlan):
 
     subgroups: tuple[MulticastPlan, ...]
     num_leading: int = 0
+    lacking: tuple[WorkerId, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,6 +63,7 @@ class SubgroupPlan(MulticastPlan):
                 f"multicast in sub-groups from {sources} to {targets}: name each of "
                 f"{list(self.targets)} in one sub-group, and each source at most once"
             )
+        assert not self.lacking or self._first_whole, self.lacking
         assert all(plan.num_chunks == self.num_chunks for plan in self.subgroups)
 
     @property
@@ -75,13 +78,23 @@ class SubgroupPlan(MulticastPlan):
         return self.members[: self.num_members - num_targets]
 
     def helpers_of(self, index: int) -> tuple[WorkerId, ...]:
-        """The source of its sub-group; then others, each sub-group different ones."""
+        """The source of its sub-group; then others, each sub-group different ones.
+
+        A source that lacks what leads has one: the first that does not.
+        """
         number = self._subgroup_of.get(index)
-        if number is None or index < len(self.sources):
+        if index < len(self.sources):
+            return self._first_whole if self.members[index] in self.lacking else ()
+        if number is None:
             return ()
         first = self.sources.index(self.subgroups[number].source)
         in_turn = (*self.sources[first:], *self.sources[:first])
         return in_turn[:HELPERS_MAX]
+
+    def fetches_of(self, index: int) -> range:
+        """Those that lead, where it lacks them."""
+        is_lacking = self.members[index] in self.lacking
+        return range(self.num_leading if is_lacking else 0)
 
     @functools.cached_property
     def num_steps(self) -> int:
@@ -129,6 +142,10 @@ class SubgroupPlan(MulticastPlan):
         shift = number * num_shifted // len(self.subgroups)
         offset = (turn - self.num_leading + shift) % num_shifted
         return peer_index, self.num_leading + offset
+
+    @property
+    def _first_whole(self) -> tuple[WorkerId, ...]:
+        return tuple(each for each in self.sources if each not in self.lacking)[:1]
 
     @functools.cached_property
     def _subgroup_of(self) -> Mapping[int, int]:

@@ -54,7 +54,9 @@ class MulticastState:
           me: a member of the plan.
           held: the chunks that are here: chunk i is bit `i % 8` of byte `i // 8`.
         """
-        self._helpers = plan.helpers_of(plan.index_of(me))
+        index = plan.index_of(me)
+        self._helpers = plan.helpers_of(index)
+        self._to_fetch = plan.fetches_of(index)
         self._is_held = bytearray(_flags(held, plan.num_chunks))
         self._num_missing = plan.num_chunks - sum(self._is_held)
         self._expected: dict[WorkerId, set[int]] = {}
@@ -121,6 +123,10 @@ class MulticastState:
         if peer in self._lost:
             return
         self._has_announced.add(peer)
+        if peer in self._helpers:
+            for chunk in self._to_fetch:
+                self.missed(chunk)
+            self._to_fetch = range(0)
         flags = _flags(held, len(self._is_held))
         for send in self._by_peer.pop(peer, ()):
             if not flags[send[2]]:
@@ -218,10 +224,9 @@ def _helped_by(plan: MulticastPlan, me: WorkerId) -> list[WorkerId]:
     """Those that may ask this member, if it is a source."""
     if me not in plan.sources:
         return []
-    first = len(plan.sources)
     return [
         member
-        for index, member in enumerate(plan.targets, first)
+        for index, member in enumerate(plan.members)
         if me in plan.helpers_of(index)
     ]
 

@@ -69,11 +69,9 @@ class ManagerScript:
         """What the manager wants done after what the line says."""
         verb, *words = shlex.split(line)
         wanted = getattr(self, f"do_{verb}")(*words)
-        effects = [e for event in wanted for e in self.state.step(event, self.now_ns)]
+        effects = (e for event in wanted for e in self.state.step(event, self.now_ns))
         shown = [text for effect in effects if (text := self.show(effect))]
-        if verb == "status":
-            shown = self.show_status()
-        return shown
+        return self.show_status() if verb == "status" else shown
 
     # --- verbs -----------------------------------------------------------------
 
@@ -257,7 +255,8 @@ class ManagerScript:
             case messages.JoinMulticast():
                 groups = [" ".join(m.worker for m in group) for group in command.groups]
                 spares = [f"spare {member.worker}" for member in command.spares]
-                members = ", ".join((*groups, *spares))
+                lacking = [f"{w} lacks executables" for w in command.lacking]
+                members = ", ".join((*groups, *spares, *lacking))
                 kind = "" if command.kind == "binomial" else f"{command.kind} "
                 return f"{name} {show_id(command.plan)}: {kind}{members}"
             case messages.CancelMulticast(plan):

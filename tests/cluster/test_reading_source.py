@@ -192,6 +192,32 @@ def test_a_plan_with_executables_follows_while_a_disk_is_read(workers, tmp_path)
         assert worker.store.verified_executables(BUNDLE_NAME.sha256) == BUNDLE
 
 
+def test_a_reader_sends_beside_one_that_serves_and_is_sent_executables(
+    workers, tmp_path
+):
+    """Two sub-groups: w0 holds all, w1 reads; w2 gets everything from w1."""
+    serving, reading, target = workers
+    serving.reader(tmp_path).run()
+    serving.transfers.place_executables(serving.store, BUNDLE, BUNDLE_NAME.sha256)
+    watch(target)
+    command = JoinMulticast(
+        PlanId(1),
+        "binomial",
+        ((reading.member, target.member),),
+        spares=(serving.member,),
+        bundle=BUNDLE_NAME,
+        lacking=(reading.name,),
+    )
+    for worker in workers:
+        worker.join(command)
+    slots = Gated(reading.slots, [target])
+    slots.num_read = len(target.store.chunks.chunks_of(0))
+    reading.reader(tmp_path, slots).run()
+    for worker in workers:
+        worker.await_whole(1)
+        assert worker.store.verified_executables(BUNDLE_NAME.sha256) == BUNDLE
+
+
 def test_what_comes_from_a_peer_is_not_read_and_the_other_way_round(workers, tmp_path):
     """A target reads its own copy as well: each chunk comes once, by one way."""
     source, reading, _ = workers

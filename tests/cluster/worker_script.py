@@ -64,16 +64,21 @@ class WorkerScript:
         return events.CommandArrived(messages.LoadFromDisk("/model"))
 
     def on_join(self, plan: str, *words: str) -> events.WorkerEvent:
-        """`join 1 w0 w1 [no-bundle]`."""
+        """`join 1 w0 w1 [spare=w2] [no-bundle]`."""
         members = tuple(
             messages.Member(WorkerId(word), f"mem://{word}")
             for word in words
             if word.startswith("w")
         )
+        spares = tuple(
+            messages.Member(WorkerId(word[6:]), f"mem://{word[6:]}")
+            for word in words
+            if word.startswith("spare=")
+        )
         bundle = None if "no-bundle" in words else BUNDLE
         return events.CommandArrived(
             messages.JoinMulticast(
-                PlanId(int(plan)), "binomial", (members,), bundle=bundle
+                PlanId(int(plan)), "binomial", (members,), spares, bundle
             )
         )
 

@@ -1,5 +1,7 @@
 """Several sources: fewest steps, and together the whole model as soon as can be."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -119,3 +121,23 @@ def test_several_sources_are_described():
      2  2→w2  0→w3  0→w4  1→w5  ·     ·
      3  2→w4  0→w5  ·     ·     1→w2  2→w3"""
     )
+
+
+def test_a_source_that_lacks_what_leads_asks_the_first_that_does_not():
+    plan = multicast(4, 6, 12, num_leading=3)
+    sources = plan.sources
+    lacking = (sources[0], sources[2])
+    plan = dataclasses.replace(plan, lacking=lacking)
+    for index, member in enumerate(plan.members):
+        is_lacking = member in lacking
+        assert list(plan.fetches_of(index)) == (list(range(3)) if is_lacking else [])
+        if is_lacking:
+            assert plan.helpers_of(index) == (sources[1],)
+        elif member in sources:
+            assert plan.helpers_of(index) == ()
+
+
+def test_somebody_has_to_have_what_leads():
+    plan = multicast(2, 2, 8, num_leading=1)
+    with pytest.raises(AssertionError):
+        dataclasses.replace(plan, lacking=plan.sources)

@@ -1,6 +1,7 @@
 """The decisions of a member, alone and in whole parties, without any transport."""
 
 import collections
+import dataclasses
 import random
 
 import pytest
@@ -292,3 +293,39 @@ def test_survivors_complete_though_a_target_dies_and_chunks_are_damaged(seed):
     party = Party(plan, rng, held=held, damage=0.05)
     party.run(kill=rng.choice(plan.members[1:]), kill_at=rng.randint(0, 200))
     party.check_complete()
+
+
+def test_a_source_that_lacks_what_leads_is_sent_it_before_it_sends_it_on():
+    plan = multicast(2, 2, 6, num_leading=2)
+    serving, reading = plan.sources
+    plan = dataclasses.replace(plan, lacking=(reading,))
+    (target,) = (t for t in plan.subgroups[1].targets)
+    state = MulticastState(plan, reading, NOTHING)
+    helper = MulticastState(plan, serving, everything(6))
+    assert serving in state.peers
+    assert reading in helper.peers
+    for peer in (serving, target):
+        state.connected(peer)
+    assert actions(state) == [Announce(serving), Announce(target)]
+    state.announced(target, NOTHING)
+    state.announced(serving, everything(6))
+    assert actions(state) == [Ask(serving, 0), Ask(serving, 1)]
+    assert not state.is_over
+    for chunk in range(6):
+        state.landed(chunk)
+        assert actions(state) == [WriteChunk(target, chunk)]
+    assert state.is_over
+
+
+def test_what_was_to_come_by_other_means_is_asked_for_if_it_does_not():
+    state = chain_middle()
+    for peer in ("w0", "w2"):
+        state.connected(peer)
+    actions(state)
+    state.landed(1)  # From its disk.
+    state.missed(1)  # Nothing is missing.
+    state.missed(2)
+    assert actions(state) == [Ask("w0", 2)]
+    alone = chain_source()
+    alone.missed(0)
+    assert actions(alone) == []
