@@ -175,7 +175,8 @@ class DeviceArena(Arena):
         """See `Arena`: the next piece is read back while one is hashed."""
         if not self._is_on_device(offset_bytes, size_bytes):
             return hashlib.sha256(self.memory(offset_bytes, size_bytes)).hexdigest()
-        self.synchronize()
+        if self._is_direct:
+            self._device.flush()
         digest = hashlib.sha256()
         slots = self._outgoing.take(), self._outgoing.take()
         for piece in self._pieces(self._base + offset_bytes, size_bytes, slots):
@@ -257,6 +258,11 @@ class DeviceArena(Arena):
                 f"{name}: {self.num_views} array views are alive; drop them before "
                 "closing it"
             )
+        if not (self._incoming.is_idle and self._outgoing.is_idle):
+            raise InUseError(
+                f"{name}: chunks of it are being received or sent; close the "
+                "connections before the arena"
+            )
         self._incoming.close()
         self._outgoing.close()
         self._executables.release()
@@ -267,8 +273,8 @@ class DeviceArena(Arena):
             self._mapping.close()
         except BufferError as error:
             raise InUseError(
-                f"{name}: its staging memory is still held ({error}); close the "
-                "connections before the arena"
+                f"{name}: memory of its executables is still held ({error}); release "
+                "it before closing the arena"
             ) from error
         self._device.free(self._base)
         self._device.close()
@@ -294,7 +300,11 @@ class DeviceArena(Arena):
     def _copy_staged(self, offset_bytes: int, slot: Slot, size_bytes: int) -> None:
         """Begins a copy. Under the lock, so that the ring knows the order."""
         data = slot.memory[:size_bytes]
-        copy = self._device.copy_in(self._base + offset_bytes, data)
+        try:
+            copy = self._device.copy_in(self._base + offset_bytes, data)
+        except BaseException:
+            self._incoming.give_back(slot)
+            raise
         self._incoming.copied(slot, copy)
 
     def _pieces(

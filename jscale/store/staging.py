@@ -34,6 +34,7 @@ class StagingRing:
         for memory in memories:
             self._slot_size_bytes = memory.nbytes
             self._free.put(Slot(memory))
+        self._num_slots = self._free.qsize()
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._copied: collections.deque[tuple[Slot, Copy]] = collections.deque()
@@ -49,6 +50,13 @@ class StagingRing:
     def slot_size_bytes(self) -> int:
         """Bytes of every slot."""
         return self._slot_size_bytes
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody holds a slot, other than a copy that is being done."""
+        with self._lock:
+            copied = sum(not slot.is_spare for slot, _ in self._copied)
+            return self._free.qsize() + copied == self._num_slots
 
     def take(self) -> Slot:
         """A slot that is the caller's until `copied` or `give_back`.

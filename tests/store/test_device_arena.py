@@ -247,6 +247,21 @@ def test_closing_waits_for_copies(gate):
     assert device.num_pinned == 0
 
 
+def test_closing_is_refused_while_a_chunk_is_being_received_or_sent():
+    arena = DeviceArena(EmulatedMemory(), SIZES)
+    slot = arena.slot(0, CHUNK)
+    with pytest.raises(InUseError, match="being received or sent"):
+        arena.close()
+    del slot
+    arena.failed(0)
+    sent = arena.read(0, CHUNK)
+    with pytest.raises(InUseError, match="being received or sent"):
+        arena.close()
+    assert sent == bytes(CHUNK)
+    del sent
+    arena.close()
+
+
 def test_a_view_outlives_its_dropped_arena():
     device = EmulatedMemory()
     arena = DeviceArena(device, SIZES)
