@@ -161,8 +161,7 @@ class RdmaTransport(Transport):
                 equipment.begin(link)
                 connection.start()
         if is_closed:
-            link.stop("")
-            equipment.take_back(link)
+            equipment.give_up(link)
             raise TransportError("this transport is closed")
         return connection
 

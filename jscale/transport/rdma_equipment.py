@@ -1,9 +1,10 @@
 """What all RDMA connections of a process share: rails, memory, queue pairs, poller."""
 
+import contextlib
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from jscale.core.errors import TransportError
 from jscale.core.units import KIB
@@ -55,6 +56,8 @@ class Equipment:
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._links: set[RdmaLink] = set()
+        self._num_users = 0
+        self._is_closing = False
         slab_size_bytes = SendSlots.size_bytes(self.limits, STREAM_BUFFER_SIZE_BYTES)
         self._slabs = SlabPool(self._rails[0], slab_size_bytes)
 
@@ -71,15 +74,10 @@ class Equipment:
         """
         channel = SideChannel(sock)
         deadline_s = time.monotonic() + self._config.timeout_s
-        queue_pairs = self._pool.take()
-        try:
+        with self._lent(channel) as queue_pairs:
             channel.tell(_endpoint(queue_pairs))
-            answer = _endpoint_in(channel.next(deadline_s))
-            queue_pairs = self._connect(queue_pairs, answer)
+            self._connect(queue_pairs, _endpoint_in(channel.next(deadline_s)))
             link = self._link(channel, queue_pairs)
-        except TransportError:
-            _close(queue_pairs)
-            raise
         channel.tell(Ready())
         return link
 
@@ -92,25 +90,16 @@ class Equipment:
         channel = SideChannel(sock)
         deadline_s = time.monotonic() + self._config.timeout_s
         endpoint = _endpoint_in(channel.next(deadline_s))
-        try:
-            queue_pairs = self._pool.take()
-            try:
-                queue_pairs = self._connect(queue_pairs, endpoint)
-                link = self._link(channel, queue_pairs)
-            except TransportError:
-                _close(queue_pairs)
-                raise
-        except TransportError as error:
-            channel.tell(Refused(str(error)))
-            raise
+        with self._lent(channel) as queue_pairs:
+            self._connect(queue_pairs, endpoint)
+            link = self._link(channel, queue_pairs)
         channel.tell(_endpoint(queue_pairs))
         try:
             note = channel.next(deadline_s)
             if not isinstance(note, Ready):
                 raise TransportError(f"{type(note).__name__} where Ready was expected")
         except TransportError:
-            link.stop("")
-            self.take_back(link)
+            self.give_up(link)
             raise
         return link
 
@@ -130,6 +119,11 @@ class Equipment:
         for link in links:
             link.channel.tell(region)
 
+    def give_up(self, link: RdmaLink) -> None:
+        """Ends a link that nobody has used."""
+        link.stop("")
+        self.take_back(link)
+
     def take_back(self, link: RdmaLink) -> None:
         """Gives back what a link used, that is stopped."""
         with self._lock:
@@ -140,14 +134,45 @@ class Equipment:
             self._slabs.give(link.slots.slab)
         for queue_pair in link.queue_pairs:
             queue_pair.rail.dismiss()
+        self._leave()
 
     def close(self) -> None:
-        """Gives everything back, what was made last first; all links were."""
-        self._poller.close()
-        self._pool.close()
-        self.memory.close()
-        for rail in self._rails:
-            rail.close()
+        """Gives everything back, what was made last first, as soon as no link is left.
+
+        That is at once, unless a connection ends on the very thread that calls.
+        """
+        with self._lock:
+            self._is_closing = True
+            self._num_users += 1
+        self._leave()
+
+    @contextlib.contextmanager
+    def _lent(self, channel: SideChannel) -> Iterator[list[QueuePair]]:
+        """Queue pairs for a link; if there will be none, the peer is told why."""
+        with self._lock:
+            if self._is_closing:
+                raise TransportError("this transport is closed")
+            self._num_users += 1
+        queue_pairs: list[QueuePair] = []
+        try:
+            queue_pairs += self._pool.take()
+            yield queue_pairs
+        except TransportError as error:
+            _close(queue_pairs)
+            self._leave()
+            channel.tell(Refused(str(error)))
+            raise
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._num_users -= 1
+            is_last = self._is_closing and not self._num_users
+        if is_last:
+            self._poller.close()
+            self._pool.close()
+            self.memory.close()
+            for rail in self._rails:
+                rail.close()
 
     def _open_rail(self, port: RdmaPort) -> Rail:
         index, limits = len(self._rails), self.limits
@@ -163,16 +188,13 @@ class Equipment:
             ),
         )
 
-    def _connect(
-        self, queue_pairs: list[QueuePair], endpoint: Endpoint
-    ) -> list[QueuePair]:
-        """Those of them that both sides have, connected; the others are closed."""
+    def _connect(self, queue_pairs: list[QueuePair], endpoint: Endpoint) -> None:
+        """Connects those of them that both sides have, and drops the others."""
         number = min(len(queue_pairs), len(endpoint.rails))
         _close(queue_pairs[number:])
         del queue_pairs[number:]
         for queue_pair, rail in zip(queue_pairs, endpoint.rails, strict=False):
             queue_pair.connect(rail, self._config.rdma.retry_s)
-        return queue_pairs
 
     def _link(self, channel: SideChannel, queue_pairs: list[QueuePair]) -> RdmaLink:
         """A link that hears of what its queue pairs do, not yet of notes."""

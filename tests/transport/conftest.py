@@ -13,6 +13,7 @@ from jscale.transport.checksum import crc32c
 from jscale.transport.rdma_options import RdmaOptions
 from jscale.transport.registry import open_transport
 from tests.rdma.devices import DEVICES, in_turn
+from tests.transport import fake_verbs
 from tests.transport.party import Peer
 
 PATIENCE_S = 20.0
@@ -21,9 +22,11 @@ ANY_ADDRESS = {
     "tcp": "tcp://127.0.0.1:0",
     "rdma": "rdma://127.0.0.1:0",
 }
-SCHEMES = ["mem", "tcp"]
-if DEVICES:
-    SCHEMES.append(pytest.param("rdma", marks=pytest.mark.rdma))
+SCHEMES = [
+    "mem",
+    "tcp",
+    pytest.param("rdma", marks=pytest.mark.rdma if DEVICES else ()),
+]
 THREADS = ("tcp-", "mem-", "rdma-", "multicast-")
 
 
@@ -100,7 +103,7 @@ class Net:
 
     def open(self, worker: str, *, token=b"secret", **options) -> Transport:
         hello = Hello(WorkerId(worker), token)
-        if self.scheme == "rdma":
+        if self.scheme == "rdma" and DEVICES:
             options.setdefault("rdma", RdmaOptions(devices=(next(self.devices),)))
         transport = open_transport(f"{self.scheme}://", hello, **options)
         self.transports.append(transport)
@@ -144,7 +147,18 @@ class LyingChecksum:
 
 @pytest.fixture(params=SCHEMES)
 def net(request) -> Iterator[Net]:
+    """Transports of each scheme; of RDMA on simulated devices if there are none."""
+    if request.param == "rdma" and not DEVICES:
+        request.getfixturevalue("fabric")
     yield from opened_and_closed(request.param)
+
+
+@pytest.fixture
+def fabric(monkeypatch):
+    """The simulated devices between the transports of this test."""
+    fabric = fake_verbs.install(monkeypatch)
+    yield fabric
+    assert not +fabric.open, "not given back"
 
 
 @pytest.fixture
