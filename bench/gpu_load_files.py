@@ -4,6 +4,8 @@ import mmap
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 import threading
 
 import jax
@@ -36,24 +38,23 @@ class ModelFiles:
         num_layers: int,
         num_blocks: int,
     ) -> None:
-        """Writes all three, of about that size each; the block store to memory too."""
+        """Writes all three, of about that size each; the block store to memory too.
+
+        In a process of its own: Orbax starts JAX, which would take a GPU's memory
+        before there is an arena. `in_memory` is None where memory has not the room.
+        """
         self.store = folder / "store"
-        self.in_memory = in_memory
         self.safetensors = folder / "safetensors"
         self.orbax = folder / "orbax"
-        config = config_of_size(size_bytes, num_layers=num_layers, dtype="bfloat16")
-        self.manifest: Manifest = write_random_model(
-            self.store, config, dtype="bfloat16", num_blocks=num_blocks
-        )
-        shutil.copytree(self.store, self.in_memory, dirs_exist_ok=True)
-        self.safetensors.mkdir()
-        everything = {}
-        for entry in self.manifest.blocks:
-            tensors = self._tensors(entry)
-            save_file(tensors, self.safetensors / f"{entry.file}.safetensors")
-            everything[entry.file] = tensors
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(self.orbax, everything)
+        command = [sys.executable, __file__, str(folder)]
+        command += [str(size_bytes), str(num_layers), str(num_blocks)]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+        subprocess.run(command, env=environment, check=True)
+        self.manifest = Manifest.load(self.store)
+        self.in_memory: pathlib.Path | None = None
+        if shutil.disk_usage(in_memory).free > 1.1 * self.manifest.size_bytes:
+            shutil.copytree(self.store, in_memory, dirs_exist_ok=True)
+            self.in_memory = in_memory
 
     def load_safetensors(self) -> list[jax.Array]:
         """Every array, ready on the device."""
@@ -104,17 +105,24 @@ class ModelFiles:
         for thread in threads:
             thread.join()
 
-    def _tensors(self, entry: BlockEntry) -> dict[str, np.ndarray]:
-        """The tensors of a block as arrays over a mapping of its file."""
-        data = np.memmap(self.store / entry.file, np.uint8, "r")
-        return {
-            tensor.name: data[
-                tensor.offset_bytes : tensor.offset_bytes + tensor.size_bytes
-            ]
-            .view(NUMPY_DTYPES[tensor.dtype])
-            .reshape(tensor.shape)
-            for tensor in entry.layout.tensors
-        }
+
+def write(
+    folder: pathlib.Path, size_bytes: int, num_layers: int, num_blocks: int
+) -> None:
+    """The model in three forms, on disk."""
+    config = config_of_size(size_bytes, num_layers=num_layers, dtype="bfloat16")
+    store = folder / "store"
+    manifest = write_random_model(
+        store, config, dtype="bfloat16", num_blocks=num_blocks
+    )
+    (folder / "safetensors").mkdir()
+    everything = {}
+    for entry in manifest.blocks:
+        tensors = _tensors(store, entry)
+        save_file(tensors, folder / "safetensors" / f"{entry.file}.safetensors")
+        everything[entry.file] = tensors
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "orbax", everything)
 
 
 def forget(folder: pathlib.Path) -> None:
@@ -127,9 +135,24 @@ def forget(folder: pathlib.Path) -> None:
             os.close(descriptor)
 
 
+def _tensors(store: pathlib.Path, entry: BlockEntry) -> dict[str, np.ndarray]:
+    """The tensors of a block as arrays over a mapping of its file."""
+    data = np.memmap(store / entry.file, np.uint8, "r")
+    return {
+        tensor.name: data[tensor.offset_bytes : tensor.offset_bytes + tensor.size_bytes]
+        .view(NUMPY_DTYPES[tensor.dtype])
+        .reshape(tensor.shape)
+        for tensor in entry.layout.tensors
+    }
+
+
 def _open_directly(path: pathlib.Path) -> int:
     """A descriptor past the page cache where the file system has that."""
     try:
         return os.open(path, os.O_RDONLY | os.O_DIRECT)
     except OSError:
         return os.open(path, os.O_RDONLY)
+
+
+if __name__ == "__main__":
+    write(pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -65,6 +65,7 @@ def main() -> None:
             options.num_layers,
             options.num_blocks,
         )
+        assert files.in_memory is not None, f"too little room in {memory}"
         result = measure(files, options.repeats)
     print_result(result)
     if options.json:
