@@ -10,7 +10,7 @@ from jscale.core.ids import PipelineId, PlanId, WorkerId
 from jscale.engine.config import EngineConfig
 from jscale.pipeline.messages import PipelineSpec
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Both sides name theirs in the first message; another number is refused."""
 
 

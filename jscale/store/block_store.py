@@ -3,7 +3,8 @@
 import contextlib
 import gc
 import os
-from collections.abc import Callable, Generator, Iterator
+import pathlib
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import jax
@@ -13,8 +14,8 @@ from jscale.core.errors import CheckpointError, ConfigError, IntegrityError
 from jscale.core.ids import BlockIndex, ChunkIndex
 from jscale.core.spans import Bytes, in_host_memory
 from jscale.core.units import MIB, format_size, round_up
-from jscale.store import disk
 from jscale.store.arena import Arena, ArenaSizes, InUseError
+from jscale.store.block_reader import BlockReader
 from jscale.store.host_arena import HostArena
 from jscale.store.ledger import Ledger
 from jscale.store.manifest import Manifest
@@ -183,33 +184,25 @@ class BlockStore:
         self._verify(region_of(block), self._name(block), expected)
 
     def load(self, block: BlockIndex | int, directory: os.PathLike[str] | str) -> None:
-        """Reads a block from a block store on disk, and verifies it.
+        """Reads what is missing of a block from a block store on disk; verifies it.
 
         Does nothing if the block is ready. Must not be called while chunks of the
-        block are being received.
+        block are being received, and not twice at once.
 
         Raises:
           CheckpointError: the file is missing, unreadable, or of another size.
           IntegrityError: its bytes are not those of the manifest.
         """
-        entry = self._manifest.blocks[block]
-        with self._ledger.lock:
-            region = self._ledger.regions[region_of(block)]
-            if region.state is RegionState.READY:
-                return
-            assert region.state is not RegionState.VERIFYING, block
-            region.reset()
+        if self.holds(block):
+            return
+        path = pathlib.Path(directory) / self._manifest.blocks[block].file
         try:
-            with contextlib.closing(self._slots(region_of(block))) as slots:
-                disk.read_block(directory, entry, slots)
+            BlockReader(self.chunks, {block: [path]}, self).run()
         except CheckpointError as error:
-            with self._ledger.lock:
-                region.reset()
             raise CheckpointError(f"{self._name(block)}: {error}") from error
         try:
             self.verify(block)
         except IntegrityError as error:
-            path = os.path.join(os.fspath(directory), entry.file)
             raise IntegrityError(
                 f"{path} is corrupted: {error}; convert the model again, or copy the "
                 "file from where it is whole"
@@ -359,18 +352,6 @@ class BlockStore:
         except BaseException:
             self._ledger.abandon(place)
             raise
-
-    def _slots(self, region: int) -> Generator[memoryview]:
-        """The slots of a region in order; each lands when the next is asked for."""
-        for chunk in self.chunks.chunks_of(region):
-            slot = self.host_slot(chunk)
-            assert slot is not None, "chunks arrive while their block is loaded"
-            try:
-                yield slot
-            except GeneratorExit:
-                self.failed(chunk)
-                raise
-            self.landed(chunk)
 
     def _executables(self) -> memoryview:
         return self._arena.memory(

@@ -1,7 +1,6 @@
 """Blocks on disk: a file looks as its block does in the arena, so loading is a read."""
 
 import hashlib
-import io
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
@@ -24,45 +23,6 @@ BLOCK_FILES = "block-*.bin*"
 def block_file(block: Block) -> str:
     """Name of the file that holds the block."""
     return f"block-{block.index:05d}.bin"
-
-
-def read_block(
-    directory: os.PathLike[str] | str, entry: BlockEntry, pieces: Iterable[memoryview]
-) -> None:
-    """Reads a block, in pieces one after the other; its digest is not looked at.
-
-    Each piece is filled when the next is asked for.
-
-    Raises:
-      CheckpointError: the file is missing, unreadable, or of another size.
-    """
-    path = pathlib.Path(directory) / entry.file
-    expected = entry.layout.size_bytes
-    try:
-        with path.open("rb", buffering=0) as file:
-            actual = os.fstat(file.fileno()).st_size
-            if actual == expected and (short := _fill(file, pieces)):
-                actual -= short  # Cut short while we read.
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: {error.strerror or error}; {RECOVERY}"
-        ) from error
-    if actual != expected:
-        raise CheckpointError(
-            f"{path}: {actual} bytes, the manifest says {expected}; {RECOVERY}"
-        )
-
-
-def _fill(file: io.FileIO, pieces: Iterable[memoryview]) -> int:
-    """Fills every piece; how many bytes the file lacks for the first that is not."""
-    for piece in pieces:
-        done = 0
-        while done < piece.nbytes:
-            count = file.readinto(piece[done:]) or 0
-            if not count:
-                return piece.nbytes - done
-            done += count
-    return 0
 
 
 def is_intact(directory: os.PathLike[str] | str, entry: BlockEntry) -> bool:

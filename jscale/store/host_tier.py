@@ -107,13 +107,11 @@ class HostTier:
             with self._alone() as is_alone:
                 if not is_alone or not self._make_room(fingerprint, manifest):
                     return False
-                for index, entry in enumerate(manifest.blocks):
-                    path = self.file(fingerprint, entry.file)
-                    if _size_of(path) != entry.layout.size_bytes:
-                        disk.write_atomically(
-                            path, self._while_open(block_bytes(index))
-                        )
-                disk.write_manifest(self._folder / fingerprint, manifest)
+                try:
+                    self._write(fingerprint, manifest, block_bytes)
+                except CheckpointError:  # No room in the file system, say.
+                    self._evict(fingerprint)
+                    raise
         except _ClosingError:
             return False
         except (OSError, CheckpointError) as error:
@@ -185,10 +183,27 @@ class HostTier:
             return False
         for model in room.evicted:
             logging.info("host tier: evicted=%s", model)
-            with contextlib.suppress(OSError):
-                self.file(model, MANIFEST_FILE).unlink()
-            shutil.rmtree(self._folder / model, ignore_errors=True)
+            self._evict(model)
         return True
+
+    def _evict(self, fingerprint: str) -> None:
+        """The manifest first: nobody takes for whole what is not any more."""
+        with contextlib.suppress(OSError):
+            self.file(fingerprint, MANIFEST_FILE).unlink()
+        shutil.rmtree(self._folder / fingerprint, ignore_errors=True)
+
+    def _write(
+        self,
+        fingerprint: str,
+        manifest: Manifest,
+        block_bytes: Callable[[int], Iterable[memoryview]],
+    ) -> None:
+        for index, entry in enumerate(manifest.blocks):
+            path = self.file(fingerprint, entry.file)
+            if _size_of(path) != entry.layout.size_bytes:
+                pieces = self._while_open(block_bytes(index))
+                disk.write_atomically(path, pieces)
+        disk.write_manifest(self._folder / fingerprint, manifest)
 
     def _while_open(self, parts: Iterable[memoryview]) -> Iterator[memoryview]:
         for part in parts:

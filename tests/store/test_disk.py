@@ -6,11 +6,14 @@ import pytest
 
 from jscale.core.errors import CheckpointError
 from jscale.store import disk
+from jscale.store.block_file import BlockFile
 
 
 def read(directory, entry):
     into = bytearray(entry.layout.size_bytes)
-    disk.read_block(directory, entry, [memoryview(into)])
+    file = BlockFile(directory / entry.file, len(into))
+    file.read(0, [memoryview(into)])
+    file.close()
     return bytes(into)
 
 

@@ -1,5 +1,6 @@
 """Copies in host memory: whole or not at all, bounded, shared, and never trusted."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -250,6 +251,18 @@ def test_a_tier_that_cannot_be_written_costs_only_time(tmp_path, manifest, block
     tier = HostTier(HostTierConfig(str(tmp_path / "file"), 1))
     assert not tier.keep(manifest, in_pieces(blocks))
     assert tier.models() == ()
+
+
+def test_a_file_system_that_is_full_is_left_as_it_was(tier, folder, manifest, blocks):
+    def full(index):
+        yield memoryview(blocks[0])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    other = another(manifest, "other")
+    assert tier.keep(other, in_pieces(blocks))
+    assert not tier.keep(manifest, full)
+    assert tier.models() == (print_of(other),)
+    assert not (folder / print_of(manifest)).exists()
 
 
 def test_settings_that_cannot_be_are_refused():
