@@ -1,8 +1,11 @@
 """Chunks that a worker received from others and sent to them, counted."""
 
+import contextlib
 import threading
+from collections.abc import Callable, Iterator
 
 from jscale.core.spans import Bytes
+from jscale.store.device_memory import DeviceMemoryError
 from jscale.transport.multicast import ChunkStore
 
 
@@ -36,10 +39,17 @@ class Traffic:
 
 
 class CountedChunks(ChunkStore):
-    """A store as multicasts see it, whose traffic is counted."""
+    """A store as multicasts see it: traffic is counted, a device that fails is told."""
 
-    def __init__(self, store: ChunkStore, traffic: Traffic) -> None:
+    def __init__(
+        self,
+        store: ChunkStore,
+        traffic: Traffic,
+        device_failed: Callable[[DeviceMemoryError], None],
+    ) -> None:
+        """`device_failed` is called before the error goes on to the connection."""
         self._store, self._traffic = store, traffic
+        self._device_failed = device_failed
         # Each is set and taken by whoever has claimed the chunk.
         self._sizes_bytes: dict[int, int] = {}
 
@@ -49,7 +59,8 @@ class CountedChunks(ChunkStore):
 
     def slot(self, chunk: int) -> Bytes | None:
         """See `ChunkStore`."""
-        slot = self._store.slot(chunk)
+        with self._telling():
+            slot = self._store.slot(chunk)
         if slot is not None:
             self._sizes_bytes[chunk] = slot.nbytes
         return slot
@@ -57,7 +68,8 @@ class CountedChunks(ChunkStore):
     def landed(self, chunk: int) -> int | None:
         """See `ChunkStore`."""
         self._traffic.received(self._sizes_bytes.pop(chunk))
-        return self._store.landed(chunk)
+        with self._telling():
+            return self._store.landed(chunk)
 
     def failed(self, chunk: int) -> None:
         """See `ChunkStore`."""
@@ -67,6 +79,15 @@ class CountedChunks(ChunkStore):
 
     def chunk_bytes(self, chunk: int) -> Bytes:
         """See `ChunkStore`."""
-        data = self._store.chunk_bytes(chunk)
+        with self._telling():
+            data = self._store.chunk_bytes(chunk)
         self._traffic.sent(data.nbytes)
         return data
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except DeviceMemoryError as error:
+            self._device_failed(error)
+            raise

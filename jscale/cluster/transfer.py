@@ -41,11 +41,13 @@ class Transfers:
         peers: Peers,
         post: Callable[[events.WorkerEvent], None],
         traffic: Traffic,
+        device_failed: Callable[[BaseException], None],
     ) -> None:
         self._worker = worker
         self._peers = peers
         self._post = post
         self._traffic = traffic
+        self._device_failed = device_failed
         self._bundle: Bundle | None = None
         self._region_sha256: str | None = None
         self._connecting: list[threading.Thread] = []
@@ -67,7 +69,7 @@ class Transfers:
                 self._reserve(store, command.bundle)
                 plan = _plan(command, store)
                 observer = _Observer(self._post, store)
-                counted = CountedChunks(store, self._traffic)
+                counted = CountedChunks(store, self._traffic, self._device_failed)
                 member = MulticastMember(
                     command.plan, plan, self._worker, counted, observer
                 )

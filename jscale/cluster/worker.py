@@ -104,7 +104,9 @@ class Worker:
             lose=lambda peer: self._post(events.PeerGone(peer)),
         )
         self._traffic = Traffic()
-        self._transfers = Transfers(self._name, self._peers, self._post, self._traffic)
+        self._transfers = Transfers(
+            self._name, self._peers, self._post, self._traffic, self._fail
+        )
 
     async def serve(self) -> None:
         """Listens, attaches to the manager, and runs until it is time to leave.

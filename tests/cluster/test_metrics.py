@@ -9,6 +9,7 @@ from jscale.cluster.traffic import CountedChunks, Traffic
 from jscale.core.errors import ConfigError
 from jscale.store.arena import ArenaSizes
 from jscale.store.device_arena import DeviceArena
+from jscale.store.device_memory import DeviceMemoryError
 from jscale.store.emulated_memory import EmulatedMemory
 from jscale.transport.chunk_memory import ChunkMemory
 
@@ -32,7 +33,7 @@ def scraped(collector):
 
 def test_what_comes_and_goes_is_counted():
     traffic = Traffic()
-    store = CountedChunks(ChunkMemory(10_000, 4096), traffic)
+    store = CountedChunks(ChunkMemory(10_000, 4096), traffic, lambda error: None)
     for chunk in (0, 2):
         assert store.slot(chunk) is not None
         store.landed(chunk)
@@ -45,6 +46,21 @@ def test_what_comes_and_goes_is_counted():
     assert (traffic.num_sent, traffic.sent_bytes) == (2, 2 * 1808)
     assert traffic.num_failed == 1
     assert store.held_chunks() == b"\x05"
+
+
+def test_a_device_that_fails_is_told_and_the_connection_sees_it():
+    class Broken(ChunkMemory):
+        def slot(self, chunk):
+            raise DeviceMemoryError("the GPU fell off the bus")
+
+        chunk_bytes = slot
+
+    told = []
+    store = CountedChunks(Broken(8192, 4096), Traffic(), told.append)
+    for use in (store.slot, store.chunk_bytes):
+        with pytest.raises(DeviceMemoryError):
+            use(0)
+    assert [str(error) for error in told] == ["the GPU fell off the bus"] * 2
 
 
 def test_every_number_is_told_with_its_path():

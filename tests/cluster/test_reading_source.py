@@ -65,7 +65,9 @@ class Worker:
         listener = self.transport.listen("mem://0", self.peers)
         self.member = Member(self.name, listener.address)
         self.told = queue.Queue()
-        self.transfers = Transfers(self.name, self.peers, self.told.put, Traffic())
+        self.transfers = Transfers(
+            self.name, self.peers, self.told.put, Traffic(), self.told.put
+        )
         self.slots = self.transfers.slots_for_files(self.store)
 
     def join(self, command):

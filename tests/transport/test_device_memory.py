@@ -55,7 +55,9 @@ class Worker:
             self.store.arena, transport if reaches_devices else HostOnly(transport)
         )
         self.told = queue.Queue()
-        self.transfers = Transfers(self.name, self.peers, self.told.put, Traffic())
+        self.transfers = Transfers(
+            self.name, self.peers, self.told.put, Traffic(), self.told.put
+        )
 
     def await_whole(self):
         while not isinstance(
