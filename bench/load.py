@@ -208,7 +208,7 @@ class Loads:
     def _hash(self, block: int) -> str:
         start = self._store.chunks.region_offset_bytes(region_of(block))
         size_bytes = self._files.manifest.block_sizes_bytes[block]
-        return self._store.arena.sha256(start, size_bytes)
+        return self._store.arena.digest(start, size_bytes)
 
     def _memory(self, block: int) -> memoryview:
         start = self._store.chunks.region_offset_bytes(region_of(block))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from absl import logging
 
-from jscale.store.manifest import MANIFEST_FILE, Manifest
+from jscale.store.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest
 
 if TYPE_CHECKING:
     from jscale.checkpoint.convert import Progress
@@ -48,7 +48,7 @@ def resolve(
     reader = open_checkpoint(directory)
     layouts = lay_out(reader, num_blocks=num_blocks, dtype=dtype)
     key = hashlib.sha256(
-        f"{directory.resolve()}\n{reader.fingerprint()}\n{layouts}".encode()
+        f"{directory.resolve()}\n{reader.fingerprint()}\n{layouts}\n{FORMAT_VERSION}".encode()
     ).hexdigest()
     target = pathlib.Path(cache_dir).expanduser() / f"{reader.model_name}-{key[:16]}"
     if (target / MANIFEST_FILE).exists():

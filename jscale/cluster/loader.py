@@ -46,7 +46,7 @@ from jscale.transport.base import Transport
 
 DIGESTS_AT_ONCE_MAX = 4
 """Blocks that are hashed at the same time, if there are so many cores: a core hashes
-1.8 GB/s, a disk may give more."""
+10 GB/s, and some disks together give more."""
 
 
 class Loader:

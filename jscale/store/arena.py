@@ -91,7 +91,7 @@ class Arena(abc.ABC):
     def landed(self, offset_bytes: int) -> None:
         """The slot for that offset has its bytes; they may still be on their way.
 
-        Whatever the arena itself does from now on (`read`, `sha256`, `view`) finds
+        Whatever the arena itself does from now on (`read`, `digest`, `view`) finds
         them in place.
         """
 
@@ -118,8 +118,8 @@ class Arena(abc.ABC):
         """The bytes of a range, to be sent: read-only, where they are, or a copy."""
 
     @abc.abstractmethod
-    def sha256(self, offset_bytes: int, size_bytes: int) -> str:
-        """SHA-256 of a range as it lies there, hexadecimal. About 1 s a GiB."""
+    def digest(self, offset_bytes: int, size_bytes: int) -> str:
+        """The digest of a range of blocks as it lies there, hexadecimal."""
 
     @abc.abstractmethod
     def memory(self, offset_bytes: int, size_bytes: int) -> memoryview:

@@ -1,7 +1,6 @@
 """The arena of an accelerator: blocks in its memory, outside the pool of XLA."""
 
 import collections
-import hashlib
 import mmap
 import threading
 import weakref
@@ -16,6 +15,7 @@ from jscale.core.spans import Bytes, DeviceSpan
 from jscale.core.units import MIB, format_size, round_up
 from jscale.store.arena import Arena, ArenaSizes, InUseError, StagingCounts
 from jscale.store.device_memory import Copy, DeviceMemory, DeviceMemoryError
+from jscale.store.digest import BlockDigest
 from jscale.store.host_copy import copy_bytes
 from jscale.store.staging import Slot, StagingRing
 from jscale.store.views import Views
@@ -171,13 +171,12 @@ class DeviceArena(Arena):
         copy.wait()
         return lent.data.toreadonly()
 
-    def sha256(self, offset_bytes: int, size_bytes: int) -> str:
+    def digest(self, offset_bytes: int, size_bytes: int) -> str:
         """See `Arena`: the next piece is read back while one is hashed."""
-        if not self._is_on_device(offset_bytes, size_bytes):
-            return hashlib.sha256(self.memory(offset_bytes, size_bytes)).hexdigest()
+        assert self._is_on_device(offset_bytes, size_bytes), offset_bytes
         if self._is_direct:
             self._device.flush()
-        digest = hashlib.sha256()
+        digest = BlockDigest()
         slots = self._outgoing.take(), self._outgoing.take()
         for piece in self._pieces(self._base + offset_bytes, size_bytes, slots):
             digest.update(piece)

@@ -1,6 +1,5 @@
 """Blocks on disk: a file looks as its block does in the arena, so loading is a read."""
 
-import hashlib
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
@@ -10,6 +9,7 @@ from jscale.core.errors import CheckpointError
 from jscale.core.layout import BlockLayout
 from jscale.core.partition import Block
 from jscale.core.units import MIB
+from jscale.store.digest import BlockDigest
 from jscale.store.manifest import MANIFEST_FILE, BlockEntry, Manifest
 
 _HASH_AT_ONCE_BYTES = 4 * MIB
@@ -31,13 +31,13 @@ def is_intact(directory: os.PathLike[str] | str, entry: BlockEntry) -> bool:
     try:
         if path.stat().st_size != entry.layout.size_bytes:
             return False
-        digest = hashlib.sha256()
+        digest = BlockDigest()
         with path.open("rb", buffering=0) as file:
             while data := file.read(_HASH_AT_ONCE_BYTES):
                 digest.update(data)
     except OSError:
         return False
-    return digest.hexdigest() == entry.sha256
+    return digest.hexdigest() == entry.digest
 
 
 def write_block(
@@ -55,7 +55,7 @@ def write_block(
       CheckpointError: the disk is full or cannot be written.
     """
     path = pathlib.Path(directory) / block_file(layout.block)
-    digest = hashlib.sha256()
+    digest = BlockDigest()
 
     def hashed() -> Iterator[memoryview]:
         for data in _laid_out(layout, tensors):
@@ -63,7 +63,7 @@ def write_block(
             yield data
 
     write_atomically(path, hashed())
-    return BlockEntry(layout=layout, sha256=digest.hexdigest(), file=path.name)
+    return BlockEntry(layout=layout, digest=digest.hexdigest(), file=path.name)
 
 
 def write_manifest(directory: os.PathLike[str] | str, manifest: Manifest) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import hashlib
 import mmap
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ from jscale.core.spans import DeviceSpan
 from jscale.core.units import format_size
 from jscale.store.arena import Arena, ArenaSizes, InUseError, StagingCounts
 from jscale.store.device_memory import DeviceMemoryError
+from jscale.store.digest import digest_of
 from jscale.store.dlpack import CPU
 from jscale.store.host_copy import copy_bytes
 from jscale.store.views import Views
@@ -90,9 +90,9 @@ class HostArena(Arena):
         """See `Arena`: where they are."""
         return self.memory(offset_bytes, size_bytes).toreadonly()
 
-    def sha256(self, offset_bytes: int, size_bytes: int) -> str:
+    def digest(self, offset_bytes: int, size_bytes: int) -> str:
         """See `Arena`."""
-        return hashlib.sha256(self.memory(offset_bytes, size_bytes)).hexdigest()
+        return digest_of(self.memory(offset_bytes, size_bytes))
 
     def memory(self, offset_bytes: int, size_bytes: int) -> memoryview:
         """See `Arena`: of any range."""

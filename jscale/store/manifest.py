@@ -11,8 +11,9 @@ import msgspec
 from jscale.core.errors import CheckpointError
 from jscale.core.layout import DTYPE_SIZE_BYTES, BlockLayout
 from jscale.core.partition import Partition
+from jscale.store.digest import DIGEST_LENGTH
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 
 
@@ -25,13 +26,15 @@ class BlockEntry(msgspec.Struct, frozen=True):
     """One block: where its tensors lie, and what its bytes must hash to."""
 
     layout: BlockLayout
-    sha256: str
+    digest: str
     file: str
 
     def __post_init__(self) -> None:
         _check_file_name(self.file)
-        if len(self.sha256) != 64:
-            raise ValueError(f"sha256 {self.sha256!r} is not 64 hexadecimal digits")
+        if len(self.digest) != DIGEST_LENGTH:
+            raise ValueError(
+                f"digest {self.digest!r} is not {DIGEST_LENGTH} hexadecimal digits"
+            )
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, dict=True):

@@ -74,7 +74,7 @@ class Region:
             return
         self.reset()
         raise IntegrityError(
-            f"{name}: sha256 {actual}, expected {expected}; its bytes are dropped, "
+            f"{name}: digest {actual}, expected {expected}; its bytes are dropped, "
             "fetch or load them again"
         )
 

@@ -280,7 +280,7 @@ def test_what_was_damaged_on_disk_is_computed_with_by_nobody(workers, tmp_path):
         assert over.missing_chunks == 0
         worker.store.verify(0)
         worker.store.verify(1)
-        with pytest.raises(IntegrityError, match="block 2 of toy: sha256"):
+        with pytest.raises(IntegrityError, match="block 2 of toy: digest"):
             worker.store.verify(2)
         worker.transfers.stop_all()
     # One has a copy that is right: the others get that block, and nothing else.

@@ -1,4 +1,3 @@
-import hashlib
 import json
 
 import numpy as np
@@ -7,6 +6,7 @@ import pytest
 from jscale.core.layout import BlockLayout, TensorLayout
 from jscale.core.partition import Partition
 from jscale.store import disk
+from jscale.store.digest import digest_of
 from jscale.store.manifest import BlockEntry, Manifest
 
 
@@ -48,7 +48,7 @@ def manifest(blocks):
         blocks=tuple(
             BlockEntry(
                 layout=toy_layout(block),
-                sha256=hashlib.sha256(data).hexdigest(),
+                digest=digest_of(data),
                 file=disk.block_file(block),
             )
             for block, data in zip(partition.blocks, blocks, strict=True)

@@ -113,7 +113,7 @@ def test_wrong_bytes_are_dropped_and_can_come_again(store, blocks):
     wrong = bytearray(blocks[0])
     wrong[6000] ^= 1
     receive_all(store, region_of(0), bytes(wrong))
-    with pytest.raises(IntegrityError, match=r"block 0 of toy: sha256 .* expected"):
+    with pytest.raises(IntegrityError, match=r"block 0 of toy: digest .* expected"):
         store.verify(0)
     assert store.state(0) is RegionState.MISSING
     assert store.held_chunks() == bytes(len(store.held_chunks()))
@@ -204,7 +204,7 @@ def test_other_executables_than_promised_are_dropped(store):
     slot = store.slot(0)
     slot[:] = b"0123456789"
     assert store.landed(0) == 0
-    with pytest.raises(IntegrityError, match="toy: executables: sha256"):
+    with pytest.raises(IntegrityError, match="toy: executables: digest"):
         store.verified_executables("0" * 64)
     assert not store.holds_chunk(0)
     del slot

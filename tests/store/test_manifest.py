@@ -36,7 +36,7 @@ def test_a_directory_without_one_is_a_clear_error(tmp_path):
         (lambda m: m.update(blocks=[]), "at least one block"),
         (lambda m: m["blocks"].pop(1), "Block"),
         (lambda m: m["blocks"][0].update(file="/etc/passwd"), "passwd"),
-        (lambda m: m["blocks"][0].update(sha256="12"), "sha256 '12'"),
+        (lambda m: m["blocks"][0].update(digest="12"), "digest '12'"),
         (lambda m: m["blocks"][0]["layout"].update(size_bytes=1), "size_bytes=1"),
         (lambda m: m["blocks"][0]["layout"]["tensors"].reverse(), "kernel"),
     ],
