@@ -4,7 +4,7 @@ In one run: pinned host memory to the arena and back, chunk by chunk, against on
 pinned copy of the same size; files in memory (the host tier) and on disk to the arena,
 the latter against plain large reads past the page cache; and the same model by
 safetensors with `jax.device_put` and by Orbax, to *ready*: every array on the device.
-Ours counts the SHA-256 of every block; the others check nothing. Files on disk are
+Ours counts the digest of every block; the others check nothing. Files on disk are
 dropped from the page cache before each read. All take turns, after a round that is not
 counted; under ten minutes with the defaults.
 

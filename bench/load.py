@@ -3,7 +3,7 @@
 In one run, in turn, after a round that is not counted: disk to the arena against plain
 large reads past the page cache, of the same size and as many at once, into the same
 memory; a memory file system to the arena against a plain copy; and to *ready*, where
-every parameter is a JAX array and every block's SHA-256 was compared, against the same
+every parameter is a JAX array and every block's digest was compared, against the same
 model by `safetensors` with `jax.device_put` and by Orbax, which compare nothing. Disk
 files are dropped from the page cache before each; memory is always written for the
 first time, as in a worker that starts.

@@ -34,10 +34,9 @@ class DeviceArena(Arena):
 
     Where the transport reaches the device (`reach_directly`), slots and reads are
     `DeviceSpan`s. Elsewhere slots are in a ring of pinned memory, and what landed there
-    is copied to its place while others arrive. SHA-256 needs bytes in order, and chunks
-    come in any: so a block is hashed when it is whole, read back piece by piece. That
-    costs no time beside the hash (1 GB/s; the copies take a tenth of it), and what is
-    checked is what the model will read.
+    is copied to its place while others arrive. Digests need bytes in order, and chunks
+    come in any: so a block is hashed when it is whole, read back piece by piece: the
+    next comes while one is hashed, and what is checked is what the model will read.
     """
 
     def __init__(
