@@ -94,12 +94,16 @@ def list_ports(root: Path = SYSFS) -> tuple[RdmaPort, ...]:
     Args:
       root: where sysfs is mounted.
     """
-    devices = sorted(_folders(root / "class/infiniband"), key=_natural)
     return tuple(
         _read_port(device, folder)
-        for device in devices
+        for device in _devices(root)
         for folder in sorted(_folders(device / "ports"), key=_natural)
     )
+
+
+def has_ports(root: Path = SYSFS) -> bool:
+    """Whether there is any; quicker than `list_ports`."""
+    return any(_folders(device / "ports") for device in _devices(root))
 
 
 def choose_ports(
@@ -222,6 +226,10 @@ def _joined(words: Iterable[str]) -> str:
 # --- sysfs ---------------------------------------------------------------------------
 
 
+def _devices(root: Path) -> list[Path]:
+    return sorted(_folders(root / "class/infiniband"), key=_natural)
+
+
 def _read_port(device: Path, folder: Path) -> RdmaPort:
     link_layer = _read(folder / "link_layer") or INFINIBAND
     gids = tuple(_read_gids(folder))
@@ -244,12 +252,12 @@ def _read_port(device: Path, folder: Path) -> RdmaPort:
 def _read_gids(folder: Path) -> Iterable[Gid]:
     """Entries that are in use; reading the attributes of others fails."""
     for path in sorted((folder / "gids").glob("*"), key=_natural):
-        address = ipaddress.IPv6Address(_read(path) or "::")
-        if int(address):
+        text = _read(path)
+        if text.strip(":0"):  # A device has up to 1024, nearly all of them empty.
             attributes = folder / "gid_attrs"
             yield Gid(
                 index=int(path.name),
-                address=_mapped(address),
+                address=_mapped(ipaddress.IPv6Address(text)),
                 kind=_read(attributes / "types" / path.name) or "IB/RoCE v1",
                 netdev=_read(attributes / "ndevs" / path.name),
             )
@@ -263,7 +271,8 @@ def _mapped(address: ipaddress.IPv6Address) -> str:
 def _read(path: Path) -> str:
     """A file's one line; nothing where it cannot be read, which sysfs may refuse."""
     try:
-        return path.read_text().strip()
+        with open(path, "rb", buffering=0) as file:
+            return file.read().decode().strip()
     except OSError:
         return ""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from jscale.core.units import MIB, format_size
-from jscale.transport.rdma_devices import SYSFS, list_ports
+from jscale.transport.rdma_devices import SYSFS, has_ports
 
 PACKAGES = "python3-pyverbs ibverbs-providers rdma-core"
 LOCKED_BYTES_LEAST = 64 * MIB
@@ -68,7 +68,7 @@ def why_not_rdma(
 
 def why_no_device(sysfs: Path = SYSFS) -> str | None:
     """What to do where the kernel lists no device; None: it lists some."""
-    if list_ports(sysfs):
+    if has_ports(sysfs):
         return None
     return (
         "the kernel lists no RDMA device; where there is a NIC for it, load its driver "
