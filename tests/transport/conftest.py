@@ -103,8 +103,8 @@ class Net:
 
     def open(self, worker: str, *, token=b"secret", **options) -> Transport:
         hello = Hello(WorkerId(worker), token)
-        if self.scheme == "rdma" and DEVICES:
-            options.setdefault("rdma", RdmaOptions(devices=(next(self.devices),)))
+        if self.scheme == "rdma" and DEVICES and "rdma" not in options:
+            options["rdma"] = RdmaOptions(devices=(next(self.devices),))
         transport = open_transport(f"{self.scheme}://", hello, **options)
         self.transports.append(transport)
         return transport
