@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jscale.core.errors import JscaleError, UnavailableError
@@ -37,8 +37,14 @@ class ChildProcess:
     """
 
     def __init__(
-        self, name: str, module: str, flags: Sequence[str], log: pathlib.Path
+        self,
+        name: str,
+        module: str,
+        flags: Sequence[str],
+        log: pathlib.Path,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        """Starts it, with this process's environment unless another is given."""
         self.name = name
         self.log = log
         with log.open("ab") as output:
@@ -48,6 +54,7 @@ class ChildProcess:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                env=environment,
             )
 
     @property

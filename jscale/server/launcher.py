@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import os
 import pathlib
 import threading
 
@@ -14,6 +15,7 @@ from jscale.cluster.link import Link
 from jscale.core.errors import UnavailableError
 from jscale.core.ids import WorkerId
 from jscale.server.child_process import ChildProcess, flags_of
+from jscale.server.gpus import choose_gpu, environment_for, gpus_here
 
 POLL_S = 0.05
 """How late the manager hears of a worker process that ended."""
@@ -22,8 +24,9 @@ POLL_S = 0.05
 class Launcher:
     """A thread that is the manager's launcher, and the workers that it started.
 
-    `template` is the config of every worker but for its name. The thread owns the
-    processes' start and their entry in `processes`; others read and signal them.
+    `template` is the config of every worker but for its name; where there are GPUs,
+    each worker sees one. The thread owns the processes' start and their entry in
+    `processes`; others read and signal them.
     """
 
     def __init__(
@@ -32,6 +35,8 @@ class Launcher:
         self._template = template
         self._token_file = token_file
         self._log_dir = log_dir
+        self._gpus = gpus_here(os.environ)
+        self._gpu_of: dict[WorkerId, str | None] = {}
         self._lock = threading.Lock()
         self._processes: dict[WorkerId, ChildProcess] = {}
         self._ended: dict[WorkerId, ChildProcess] = {}
@@ -131,9 +136,14 @@ class Launcher:
             config = dataclasses.replace(self._template, worker=worker)
             flags = flags_of(config, self._token_file)
             log = self._log_dir / f"{worker}.log"
-            process = ChildProcess(worker, "jscale.launch.worker", flags, log)
+            taken = [self._gpu_of[each] or "" for each in self._processes]
+            gpu = self._gpu_of[worker] = choose_gpu(self._gpus, taken)
+            environment = environment_for(gpu, os.environ)
+            process = ChildProcess(
+                worker, "jscale.launch.worker", flags, log, environment
+            )
             self._processes[worker] = process
-        logging.info("launched worker=%s pid=%d", worker, process.pid)
+        logging.info("launched worker=%s pid=%d gpu=%s", worker, process.pid, gpu)
 
     async def _watch(self) -> None:
         while True:

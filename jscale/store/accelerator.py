@@ -28,11 +28,14 @@ def new_arena(kind: str) -> Callable[[ArenaSizes], Arena]:
     """What makes the arena of a worker; to be called before JAX computes anything.
 
     Args:
-      kind: one of `DEVICE_MEMORY_KINDS`.
+      kind: one of `DEVICE_MEMORY_KINDS`; but for `auto`, JAX is to use the processor.
     """
+    if kind == "auto":
+        return _on_gpu if _may_use_gpu() else HostArena
+    _use_the_processor()
     if kind == "emulated":
         return lambda sizes: DeviceArena(EmulatedMemory(), sizes)
-    return _on_gpu if kind == "auto" and _may_use_gpu() else HostArena
+    return HostArena
 
 
 def leave_room(environment: MutableMapping[str, str], left: MemoryInfo) -> None:
@@ -74,11 +77,17 @@ def _may_use_gpu() -> bool:
     return has_plugin and is_wanted
 
 
+def _use_the_processor() -> None:
+    """JAX computes where the arena is; no effect once it has begun."""
+    jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
+
+
 def _on_gpu(sizes: ArenaSizes) -> Arena:
     """An arena on the GPU; in host memory where JAX turns out to use none."""
     try:
         device = CudaMemory(load_driver())
     except DeviceMemoryError as error:
+        _use_the_processor()  # It could not compute with what is in host memory.
         logging.warning("arena in host memory: %s", error)
         return HostArena(sizes)
     arena = DeviceArena(device, sizes)

@@ -13,6 +13,15 @@ from jscale.store.device_memory import DeviceMemoryError, MemoryInfo
 from jscale.store.emulated_memory import EmulatedMemory
 from jscale.store.host_arena import HostArena
 
+
+@pytest.fixture(autouse=True)
+def told_jax(monkeypatch):
+    """How often JAX was told to use the processor, in place of telling it."""
+    told = []
+    monkeypatch.setattr(accelerator, "_use_the_processor", lambda: told.append(1))
+    return told
+
+
 SIZES = ArenaSizes(blocks_bytes=8192, host_bytes=4096, chunk_bytes=4096)
 
 
@@ -71,22 +80,26 @@ def test_a_gpu_that_jax_does_not_use_is_left_alone(device, monkeypatch, caplog):
     arena.close()
 
 
-def test_it_may_be_emulated():
+def test_it_may_be_emulated(told_jax):
     arena = new_arena("emulated")(SIZES)
     assert isinstance(arena, DeviceArena)
+    assert told_jax
     arena.close()
 
 
 @pytest.mark.parametrize("kind", ["host", "auto"])
-def test_without_a_gpu_it_is_host_memory(kind):
+def test_without_a_gpu_it_is_host_memory(kind, told_jax):
     if jax.default_backend() == "gpu":
         pytest.skip("there is one")
     arena = new_arena(kind)(SIZES)
     assert isinstance(arena, HostArena)
+    assert bool(told_jax) == (kind == "host")
     arena.close()
 
 
-def test_a_gpu_that_jax_could_use_and_the_driver_lacks_is_logged(monkeypatch, caplog):
+def test_a_gpu_that_the_driver_does_not_give_is_not_computed_with(
+    monkeypatch, caplog, told_jax
+):
     def refuse():
         raise DeviceMemoryError("no CUDA driver")
 
@@ -95,4 +108,5 @@ def test_a_gpu_that_jax_could_use_and_the_driver_lacks_is_logged(monkeypatch, ca
     arena = new_arena("auto")(SIZES)
     assert isinstance(arena, HostArena)
     assert "arena in host memory: no CUDA driver" in caplog.text
+    assert told_jax
     arena.close()
