@@ -1,6 +1,7 @@
 """Where a worker finds blocks without the network: memory of its host, and its disk."""
 
 import pathlib
+import threading
 import time
 
 from absl import logging
@@ -13,6 +14,9 @@ from jscale.store.block_store import BlockStore
 from jscale.store.host_tier import HostTier
 from jscale.store.manifest import manifest_fingerprint
 from jscale.store.regions import RegionState
+
+LOOK_AGAIN_S = 0.1
+"""How long chunks that arrive by another way may take before they are looked at."""
 
 _HAS_ALL_BYTES = (RegionState.VERIFYING, RegionState.READY)
 
@@ -28,7 +32,8 @@ class LocalCopies:
         self._reads_disk = config.can_load_from_disk
         tier = config.host_tier
         self._tier = HostTier(tier) if tier.capacity_mib else None
-        self._reader: BlockReader | None = None
+        self._readers: list[BlockReader] = []
+        self._is_closing = threading.Event()
 
     def in_host_memory(self) -> tuple[tuple[str, ...], float]:
         """Fingerprints of the models that are there, and how fast they are read."""
@@ -40,7 +45,10 @@ class LocalCopies:
     def read(
         self, store: BlockStore, directory: pathlib.Path, slots: ChunkSlots
     ) -> None:
-        """Reads what the store lacks, chunk by chunk, and returns when it has landed.
+        """Reads what the store lacks, chunk by chunk, and returns when all has landed.
+
+        What arrives by another way is left to it, and read if it does not come after
+        all (the connection was cut in mid-chunk, say).
 
         Args:
           store: that `slots` belong to.
@@ -50,33 +58,55 @@ class LocalCopies:
         Raises:
           CheckpointError: a block is nowhere, unreadable, or of another size.
         """
-        started_ns = time.monotonic_ns()
+        self._readers.clear()
+        manifest = store.manifest
+        chunk_size_bytes = store.chunks.chunk_size_bytes
+        chunks = ChunkTable((0, *manifest.block_sizes_bytes), chunk_size_bytes)
+        while places := self._places(store, directory):
+            started_ns = time.monotonic_ns()
+            reader = BlockReader(chunks, places, slots)
+            self._readers.append(reader)
+            if self._is_closing.is_set():
+                return
+            report = reader.run()
+            took_ms = (time.monotonic_ns() - started_ns) / NS_PER_MS
+            if report.size_bytes:
+                logging.info("read=%s took_ms=%.1f", report, took_ms)
+            else:
+                self._readers.remove(reader)
+                self._is_closing.wait(LOOK_AGAIN_S)
+
+    def _places(
+        self, store: BlockStore, directory: pathlib.Path
+    ) -> dict[int, list[pathlib.Path]]:
+        """Where to read what is missing.
+
+        Not of blocks that were read already: if their digest was wrong, it would be so
+        again.
+        """
         manifest = store.manifest
         fingerprint = manifest_fingerprint(manifest.to_bytes())
         places: dict[int, list[pathlib.Path]] = {}
         for block, entry in enumerate(manifest.blocks):
-            if store.state(block) in _HAS_ALL_BYTES:
+            if store.state(block) in _HAS_ALL_BYTES or self._file_of(block):
                 continue
             places[block] = []
             if self._tier is not None:
                 places[block].append(self._tier.file(fingerprint, entry.file))
             if self._reads_disk or self._tier is None:
                 places[block].append(directory / entry.file)
-        chunk_size_bytes = store.chunks.chunk_size_bytes
-        chunks = ChunkTable((0, *manifest.block_sizes_bytes), chunk_size_bytes)
-        self._reader = BlockReader(chunks, places, slots)
-        report = self._reader.run()
-        if self._tier is not None:
-            self._tier.used(fingerprint)
-        took_ms = (time.monotonic_ns() - started_ns) / NS_PER_MS
-        logging.info("read=%s took_ms=%.1f", report, took_ms)
+        return places
+
+    def _file_of(self, block: int) -> pathlib.Path | None:
+        files = (reader.file_of(block) for reader in tuple(self._readers))
+        return next(filter(None, files), None)
 
     def damaged(self, block: int) -> pathlib.Path | None:
         """The file that a block was read from whose digest was wrong, if it was one.
 
         From host memory it is taken away: the next time it is read from disk.
         """
-        path = self._reader.file_of(block) if self._reader is not None else None
+        path = self._file_of(block)
         if path is not None and self._tier is not None:
             self._tier.drop(path)
         return path
@@ -94,7 +124,8 @@ class LocalCopies:
 
     def close(self) -> None:
         """Ends what is under way on other threads, soon."""
-        if self._reader is not None:
-            self._reader.stop()
+        self._is_closing.set()
+        for reader in tuple(self._readers):
+            reader.stop()
         if self._tier is not None:
             self._tier.close()

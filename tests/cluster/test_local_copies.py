@@ -1,6 +1,6 @@
 """Blocks come from host memory where they are there, else from disk."""
 
-import hashlib
+import threading
 
 import numpy as np
 import pytest
@@ -28,7 +28,6 @@ def on_disk(tmp_path):
         layout = BlockLayout(block, (tensor,), BLOCK_BYTES)
         data = rng.bytes(BLOCK_BYTES)
         entries.append(disk.write_block(tmp_path / "disk", layout, [[data]]))
-        assert entries[-1].sha256 == hashlib.sha256(data).hexdigest()
     manifest = Manifest(
         model_name="toy",
         family="toy",
@@ -70,6 +69,20 @@ def load(copies, on_disk, directory=None):
     for block in range(NUM_BLOCKS):
         store.verify(block)
     return store
+
+
+def watch(store):
+    """Sets an event whenever a chunk lands."""
+    store.landed_any = threading.Event()
+    landed = store.landed
+
+    def noted(chunk):
+        region = landed(chunk)
+        store.landed_any.set()
+        return region
+
+    store.landed = noted
+    store.num_held = lambda: sum(byte.bit_count() for byte in store.held_chunks())
 
 
 def test_the_first_worker_reads_the_disk_and_the_next_host_memory(
@@ -132,6 +145,37 @@ def test_only_what_is_missing_is_read(on_disk, copies_of):
     store.verify(0)
     store.verify(2)
     assert copies.damaged(1) is None
+
+
+def test_a_chunk_that_was_arriving_and_did_not_come_is_read_after_all(
+    on_disk, copies_of
+):
+    copies = copies_of(mib=0)
+    store = new_store(on_disk)
+    watch(store)
+    assert store.slot(12) is not None  # A peer is sending it.
+    thread = threading.Thread(target=copies.read, args=(store, on_disk, store))
+    thread.start()
+    while store.num_held() < NUM_BLOCKS * 9 - 1:
+        store.landed_any.wait(20)
+        store.landed_any.clear()
+    store.failed(12)  # The peer is lost.
+    thread.join(20)
+    assert not thread.is_alive()
+    for block in range(NUM_BLOCKS):
+        store.verify(block)
+
+
+def test_closing_ends_the_wait_for_what_arrives(on_disk, copies_of):
+    copies = copies_of(mib=0)
+    store = new_store(on_disk)
+    assert store.slot(12) is not None
+    thread = threading.Thread(target=copies.read, args=(store, on_disk, store))
+    thread.start()
+    copies.close()
+    thread.join(20)
+    assert not thread.is_alive()
+    store.failed(12)
 
 
 def test_without_room_for_them_no_copies_are_kept(on_disk, copies_of, tmp_path):
