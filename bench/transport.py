@@ -40,9 +40,6 @@ QUIET = 0.2
 """Processors that others may use. The system counts in hundredths of a second, which
 are a tenth of a sample."""
 
-TURNS_MAX = 4
-"""Times as many as are wanted; then the quietest have to do."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -78,7 +75,7 @@ def main():
         cases = [
             case
             for chunk_kib in map(int, arguments.chunk_kib.split(","))
-            for case in measure(ways, chunk_kib * KIB, arguments.repeats)
+            for case in measure(ways, chunk_kib * KIB, arguments)
         ]
     if arguments.json:
         pathlib.Path(arguments.json).write_text(json.dumps(as_json(cases, choices)))
@@ -90,6 +87,12 @@ def parsed():
     parser.add_argument("--chunk_kib", default=sizes, help="sizes of chunks, KiB")
     parser.add_argument("--mib", type=int, default=256, help="MiB of one sample")
     parser.add_argument("--repeats", type=int, default=15, help="samples of each way")
+    parser.add_argument(
+        "--patience",
+        type=int,
+        default=4,
+        help="times as many turns as are wanted, until the quietest have to do",
+    )
     parser.add_argument("--sender", default="127.0.0.1", help="its address")
     parser.add_argument("--receiver", default="127.0.0.1", help="its address")
     parser.add_argument("--transport", default="auto", help="auto, tcp or rdma")
@@ -114,15 +117,15 @@ def choose(arguments) -> tuple[TransportChoice, TransportChoice]:
     return found
 
 
-def measure(ways, chunk_size_bytes, repeats):
+def measure(ways, chunk_size_bytes, arguments):
     """A case of each way, measured in turn, and printed.
 
     While others use the processors it goes on, and keeps the quietest turns.
     """
     for way in ways:
         way.move(chunk_size_bytes)  # Pages, windows and caches are warm from now on.
-    turns = []
-    while len(turns) < TURNS_MAX * repeats:
+    turns, repeats = [], arguments.repeats
+    while len(turns) < arguments.patience * repeats:
         first = len(turns) % len(ways)  # Each comes after each other way in turn.
         order = ways[first:] + ways[:first]
         turns.append({way.name: way.move(chunk_size_bytes) for way in order})

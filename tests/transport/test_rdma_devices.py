@@ -3,7 +3,12 @@ import dataclasses
 import pytest
 
 from jscale.core.errors import ConfigError
-from jscale.transport.rdma_devices import choose_ports, list_ports, settled
+from jscale.transport.rdma_devices import (
+    EMPTY_PLACES_MAX,
+    choose_ports,
+    list_ports,
+    settled,
+)
 from jscale.transport.rdma_options import RdmaOptions
 from tests.transport.fake_sysfs import (
     GLOBAL,
@@ -61,6 +66,19 @@ def test_addresses_have_index_kind_and_interface_and_empty_places_are_left_out(
     assert {gid.netdev for gid in port.gids} == {"eth7"}
     assert port.gids[3].address == "::ffff:10.0.0.2"
     assert port.gids[3].host == "10.0.0.2"
+
+
+def test_holes_in_the_table_are_passed_over_and_its_end_is_not_read_on(tmp_path):
+    add_device(tmp_path, "rxe0", soft_roce("10.77.0.1", "node0"))
+    folder = tmp_path / "class/infiniband/rxe0/ports/1/gids"
+    unused = (folder / "2").read_text()
+    for index in range(3, 1024):
+        (folder / str(index)).write_text(unused)
+    beyond_a_hole = 1 + EMPTY_PLACES_MAX
+    (folder / str(beyond_a_hole)).write_text(GLOBAL + "\n")
+    (folder / "1023").write_text(GLOBAL + "\n")
+    (port,) = list_ports(tmp_path)
+    assert [gid.index for gid in port.gids] == [0, 1, beyond_a_hole]
 
 
 def test_roce_of_ipv4_is_preferred_to_that_of_the_link_alone(tmp_path):
