@@ -19,7 +19,10 @@ from jscale.transport.framing import (
     encode_head,
 )
 from jscale.transport.handshake import Introduction
+from jscale.transport.rdma_endpoint import Endpoint, RailEndpoint, encode_note
 from jscale.transport.sockets import parse_address
+from tests.rdma.devices import DEVICES
+from tests.transport.conftest import opened_and_closed
 from tests.transport.mutation import mutations
 
 PATIENCE_S = 20.0
@@ -52,15 +55,23 @@ def rubbish():
     return [rng.randbytes(rng.randint(1, 300)) for _ in range(NUM_ROUNDS)]
 
 
+@pytest.fixture(params=["tcp", "rdma"])
+def port(request):
+    """Transports that listen at a TCP port, whatever they speak after the proof."""
+    if request.param == "rdma" and not DEVICES:
+        request.getfixturevalue("fabric")
+    yield from opened_and_closed(request.param)
+
+
 @pytest.mark.parametrize(
     "strangers",
     [rubbish(), list(mutations(HELLO, NUM_ROUNDS)), [HELLO + STREAM] * 5],
     ids=["rubbish", "changed hellos", "no proof"],
 )
-def test_strangers_harm_nobody(tcp, strangers):
-    far = tcp.recorder()
-    listener = tcp.open("b").listen(tcp.any_address, far)
-    known = tcp.open("a").connect(listener.address, tcp.recorder())
+def test_strangers_harm_nobody(port, strangers):
+    far = port.recorder()
+    listener = port.open("b").listen(port.any_address, far)
+    known = port.open("a").connect(listener.address, port.recorder())
     far.next("opened")
     for said in strangers:
         with called(listener.address) as sock:
@@ -68,8 +79,24 @@ def test_strangers_harm_nobody(tcp, strangers):
             hear_until_it_ends(sock)
     known.send_message(b"still here")
     assert far.next("message")[0] == b"still here"
-    tcp.open("c").connect(listener.address, tcp.recorder())
+    port.open("c").connect(listener.address, port.recorder())
     assert far.next("opened").peer == "c"
+
+
+def test_a_caller_whose_queue_pairs_are_damaged_is_refused(fabric):
+    """It has proved who it is, and says what nobody understands."""
+    note = encode_note(Endpoint((RailEndpoint(bytes(16), 0, 17, 5, 5, 16),)))
+    for net in opened_and_closed("rdma"):
+        far = net.recorder()
+        listener = net.open("b").listen(net.any_address, far)
+        for said in mutations(note, NUM_ROUNDS):
+            with called(listener.address) as sock:
+                prove(sock, Hello(WorkerId("a"), b"secret"), "rdma")
+                say(sock, said)
+                hear_until_it_ends(sock)
+        assert far.events.empty()
+        net.open("c").connect(listener.address, net.recorder())
+        assert far.next("opened").peer == "c"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -101,14 +128,15 @@ def called(address):
     return socket.create_connection(parse_address(address), timeout=PATIENCE_S)
 
 
-def prove(sock, hello):
+def prove(sock, hello, scheme="tcp"):
     """The caller's part of the handshake, by hand."""
-    sock.sendall(framed(FrameKind.HELLO, *Introduction(hello.worker, NONCE).encode()))
+    caller = Introduction(hello.worker, NONCE, scheme=scheme)
+    sock.sendall(framed(FrameKind.HELLO, *caller.encode()))
     frame = decode_head(sock.recv(HEAD_SIZE_BYTES, socket.MSG_WAITALL))
     header = sock.recv(frame.header_size_bytes, socket.MSG_WAITALL)
     payload = sock.recv(frame.payload_size_bytes, socket.MSG_WAITALL)
     listener = Introduction.decode(header, payload)
-    confirmation = handshake.confirm(hello, NONCE, listener)
+    confirmation = handshake.confirm(hello, NONCE, listener, scheme)
     sock.sendall(framed(FrameKind.HELLO, *confirmation.encode()))
 
 
