@@ -117,7 +117,7 @@ class RdmaConnection(FramedConnection, FrameBody):
 
     def _take(self) -> tuple[Frame, FrameBody]:
         while True:
-            if self._is_next_arrived():
+            if not self._has_bytes():
                 self._land()
                 continue
             head = bytearray(HEAD_SIZE_BYTES)
@@ -128,14 +128,16 @@ class RdmaConnection(FramedConnection, FrameBody):
                 continue
             while self._arriving:  # They were sent before.
                 self._land()
+            self._link.speak()
             return frame, self
 
-    def _is_next_arrived(self) -> bool:
-        """Whether a chunk is here; else there are bytes of the stream."""
+    def _has_bytes(self) -> bool:
+        """Waits; whether there are bytes of the stream, else a chunk is here.
+
+        The former first: the offers in them can be answered before a chunk is checked.
+        """
         number = self._arriving[0].number if self._arriving else None
-        if self._buffer is not None:
-            return number is not None and self._link.has_arrived(number)
-        return self._link.wait(number)
+        return self._buffer is not None or self._link.wait(number)
 
     def _consider(self, frame: Frame) -> None:
         """Answers an offer."""
@@ -186,6 +188,7 @@ class RdmaConnection(FramedConnection, FrameBody):
     def _land(self) -> None:
         """Waits for the chunk that is next, and tells its landing."""
         arriving = self._arriving[0]
+        self._link.speak()
         self._link.wait_for_chunk(arriving.number)
         self._arriving.popleft()
         self._link.forget(arriving.number)

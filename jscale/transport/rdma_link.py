@@ -51,8 +51,12 @@ class RdmaLink:
         self.channel = channel
         self._memory = memory
         self._timeout_s = timeout_s
-        self._changed = threading.Condition()
-        # Guarded by _changed:
+        self._lock = threading.RLock()
+        self._room = threading.Condition(self._lock)
+        """Senders wait for it: credit, a slot, the end of an offer."""
+        self._news = threading.Condition(self._lock)
+        """The receive thread waits for it."""
+        # Guarded by _lock:
         self._requests = Requests(self.queue_pairs, slots, limits)
         self._credit = StreamCredit(limits.stream)
         self._offers = OfferedChunks(limits.offers, len(self.queue_pairs))
@@ -74,12 +78,12 @@ class RdmaLink:
         """
         left = [part for part in parts if part.nbytes]
         while left:
-            with self._changed:
+            with self._lock:
                 self._wait(lambda: self._credit.may_send and self.slots.stream)
                 slot = self.slots.stream.popleft()
                 self._credit.sent()
             size_bytes = _fill(slot.view, left)
-            with self._changed:
+            with self._lock:
                 self._require_alive()
                 self._requests.send_stream(slot, size_bytes)
 
@@ -89,28 +93,26 @@ class RdmaLink:
         Raises:
           PeerLostError: the peer is gone, or took no chunk for the timeout.
         """
-        with self._changed:
+        with self._lock:
             self._wait(lambda: not self._offers.is_full)
             self._offers.open(chunk)
 
     # --- the receive thread -----------------------------------------------------------
 
     def wait(self, number: int | None) -> bool:
-        """Waits for the chunk of that offer, or bytes of the stream.
+        """Waits for bytes of the stream, or the chunk of that offer.
 
         Returns:
-          Whether the chunk is here; if not, there are bytes.
+          Whether there are bytes; if not, the chunk is here.
 
         Raises:
           PeerLostError: nothing more comes.
         """
-        with self._changed:
-            self._changed.wait_for(
-                lambda: number in self._arrived or self._inbox or self._why_ended
-            )
-            if number not in self._arrived and not self._inbox:
+        with self._lock:
+            self._wait_for_news(lambda: self._inbox or number in self._arrived)
+            if not self._inbox and number not in self._arrived:
                 raise PeerLostError(self._why_ended)
-            return number in self._arrived
+            return bool(self._inbox)
 
     def wait_for_chunk(self, number: int) -> None:
         """Waits for the chunk of that offer.
@@ -118,18 +120,14 @@ class RdmaLink:
         Raises:
           PeerLostError: it does not come.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: number in self._arrived or self._why_ended)
+        with self._lock:
+            self._wait_for_news(lambda: number in self._arrived)
             if number not in self._arrived:
                 raise PeerLostError(self._why_ended)
 
-    def has_arrived(self, number: int) -> bool:
-        """Whether the chunk of that offer is here."""
-        return number in self._arrived
-
     def forget(self, number: int) -> None:
         """The chunk of that offer, which was here, is done with."""
-        with self._changed:
+        with self._lock:
             self._arrived.discard(number)
 
     def next_bytes(self) -> tuple[int, memoryview]:
@@ -138,8 +136,8 @@ class RdmaLink:
         Raises:
           PeerLostError: nothing more comes.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._inbox or self._why_ended)
+        with self._lock:
+            self._wait_for_news(lambda: self._inbox)
             if not self._inbox:
                 raise PeerLostError(self._why_ended)
             buffer, size_bytes = self._inbox.popleft()
@@ -148,20 +146,25 @@ class RdmaLink:
     def taken(self, buffer: int) -> None:
         """The bytes of that buffer were read."""
         self._stream_rail.repost(buffer)
-        with self._changed:
+        with self._lock:
             if number := self._credit.taken():
                 self._requests.say(Word(WordKind.CREDIT, number))
 
     def refuse(self, number: int) -> None:
         """The chunk of that offer is not needed."""
-        with self._changed:
-            self._requests.say(Word(WordKind.REFUSE, number))
+        with self._lock:
+            self._requests.say_later(Word(WordKind.REFUSE, number))
+
+    def speak(self) -> None:
+        """Says what was kept to be said together with what came next."""
+        with self._lock:
+            self._requests.send_words()
 
     def grant(self, number: int, place: Place) -> None:
         """The chunk of that offer may be written there."""
-        with self._changed:
+        with self._lock:
             self._expected.add(number)
-            self._requests.say(Word(WordKind.GRANT, number, place))
+            self._requests.say_later(Word(WordKind.GRANT, number, place))
 
     def pull(self, number: int, place: Place, size_bytes: int, source: Place) -> None:
         """Reads the chunk of that offer from the peer's memory.
@@ -169,7 +172,7 @@ class RdmaLink:
         Raises:
           TransportError: it has not told of that memory.
         """
-        with self._changed:
+        with self._lock:
             rail = self._offers.rail_of(number)
             remote = self._offers.remote(source, size_bytes, rail)
             local = self._memory.local(place, size_bytes, rail)
@@ -184,14 +187,13 @@ class RdmaLink:
         Raises:
           TransportError: the peer has done what it must not.
         """
-        with self._changed:
-            try:
-                if completion.is_received:
-                    self._came(rail, completion)
-                else:
-                    self._done(rail, completion)
-            finally:
-                self._changed.notify_all()
+        with self._lock:
+            if completion.is_received:
+                self._came(rail, completion)
+            else:
+                self._done(rail, completion)
+            if self._why_ended or self._is_closed:
+                self._news.notify_all()
 
     def read_notes(self) -> bool:
         """Reads what the peer says on the socket; whether it was its last.
@@ -200,21 +202,21 @@ class RdmaLink:
           TransportError: it cannot be understood.
         """
         notes, has_ended = self.channel.read()
-        with self._changed:
+        with self._lock:
             for note in notes:
                 self._heard(note)
         return has_ended
 
     def settle(self, now_s: float) -> bool:
         """Ends it once all has come that the peer has sent; whether it has ended."""
-        with self._changed:
+        with self._lock:
             if reason := self.channel.why_over(self._num_received, now_s):
                 self._fail(reason)
             return bool(self._failure)
 
     def check(self, rail: Rail, what: str, *, is_device: bool) -> None:
         """Ends it if the device, or a queue pair of it, has failed."""
-        with self._changed:
+        with self._lock:
             for queue_pair in self.queue_pairs:
                 is_there = queue_pair.rail is rail and not self._is_closed
                 if is_there and (is_device or queue_pair.is_failed()):
@@ -224,38 +226,39 @@ class RdmaLink:
 
     def fail(self, reason: str) -> None:
         """Ends it for that reason, unless it has ended."""
-        with self._changed:
+        with self._lock:
             self._fail(reason)
 
     def interrupt(self, reason: str) -> None:
         """Wakes all who wait; what is on its way still goes out."""
-        with self._changed:
+        with self._lock:
             self._interruption = self._interruption or reason
-            self._changed.notify_all()
+            self._wake()
 
     def flush(self) -> None:
         """Waits until all that was sent has arrived, for a bounded time."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._failure or (not self._offers and self._requests.is_idle),
-                ENDING_S,
-            )
+        with self._lock:
+            requests, news = self._requests, self._news
+            news.wait_for(lambda: self._failure or not self._offers, ENDING_S)
+            if not self._failure:
+                requests.hear_of_all()
+                news.wait_for(lambda: self._failure or requests.is_idle, ENDING_S)
 
     def stop(self, reason: str) -> None:
         """Says the last note, and stops the queue pairs: no peer reaches memory now.
 
         Called once, when nobody sends or receives any more; the poller still listens.
         """
-        with self._changed:
+        with self._lock:
             self._is_closed = True
             num_sent = 0 if self._failure else self._requests.num_sent
             for buffer, _ in self._inbox:
                 self._stream_rail.repost(buffer)
             self._inbox.clear()
         self.channel.end(Bye(num_sent, reason))
-        with self._changed:
+        with self._lock:
             self._requests.stop()
-            self._changed.wait_for(lambda: self._requests.is_idle, ENDING_S)
+            self._news.wait_for(lambda: self._requests.is_idle, ENDING_S)
 
     def close(self) -> None:
         """Gives queue pairs and socket back; the poller has forgotten them."""
@@ -272,9 +275,19 @@ class RdmaLink:
     def _wait(self, is_free: Callable[[], object]) -> None:
         deadline_s = time.monotonic() + self._timeout_s
         while not (self._why_ended or is_free()):
-            if not self._changed.wait(deadline_s - time.monotonic()):
+            if not self._room.wait(deadline_s - time.monotonic()):
                 raise PeerLostError("it took nothing for too long")
         self._require_alive()
+
+    def _wait_for_news(self, is_here: Callable[[], object]) -> None:
+        """Waits on the receive thread; says first what it has kept to say together."""
+        if not (is_here() or self._why_ended):
+            self._requests.send_words()
+            self._news.wait_for(lambda: is_here() or self._why_ended)
+
+    def _wake(self) -> None:
+        self._room.notify_all()
+        self._news.notify_all()
 
     def _require_alive(self) -> None:
         if self._why_ended:
@@ -282,7 +295,7 @@ class RdmaLink:
 
     def _fail(self, reason: str) -> None:
         self._failure = self._failure or reason
-        self._changed.notify_all()
+        self._wake()
 
     def _write(self, write: Write) -> None:
         local = self._memory.local(write.source, write.size_bytes, write.rail)
@@ -303,14 +316,17 @@ class RdmaLink:
                 raise TransportError(f"a write of {completion.immediate}, not granted")
             self._expected.remove(completion.immediate)
             self._arrived.add(completion.immediate)
+            self._news.notify_all()
         elif completion.immediate == Immediate.STREAM:
             self._credit.came()
             self._inbox.append((buffer, completion.size_bytes))
+            self._news.notify_all()
         else:
             words = bytes(rail.buffer(buffer, completion.size_bytes))
             rail.repost(buffer)
             for word in decode_words(words):
                 self._obey(word)
+            self._room.notify_all()
 
     def _obey(self, word: Word) -> None:
         match word.kind:
@@ -333,9 +349,11 @@ class RdmaLink:
         self._requests.completed(rail.index, completion.number, is_right=is_right)
         if not is_right and not self._is_closed:
             self._fail(explain(completion.status))
+        self._room.notify_all()
 
     def _was_pulled(self, number: int) -> None:
         self._arrived.add(number)
+        self._news.notify_all()
         self._requests.say(Word(WordKind.TAKEN, number))
 
     def _heard(self, note: Note) -> None:

@@ -13,7 +13,7 @@ from jscale.transport.rdma_send_slots import WORDS_MAX, SendSlots, Slot
 from jscale.transport.rdma_wire import Immediate, Word, encode_word
 
 SIGNAL_EVERY = 4
-"""Writes of which one is signalled; fewer than may be on their way."""
+"""Requests of which one is signalled; fewer than may be on their way of any kind."""
 
 _STREAM_RAIL = 0
 
@@ -39,7 +39,7 @@ class Requests:
         """SENDs and writes: what the peer hears of."""
         self._queue_pairs = queue_pairs
         self._slots = slots
-        signal_every = min(SIGNAL_EVERY, limits.offers)
+        signal_every = min(SIGNAL_EVERY, limits.offers, limits.stream)
         self._queues = [
             SendQueue[Done](limits.send_depth, signal_every) for _ in queue_pairs
         ]
@@ -61,12 +61,16 @@ class Requests:
         self._send(slot.local(size_bytes), Immediate.STREAM, free)
 
     def say(self, word: Word) -> None:
-        """Sends a control word, with others that wait for a slot."""
+        """Sends a control word, with all that waited."""
         self._words.append(word)
         self.send_words()
 
+    def say_later(self, word: Word) -> None:
+        """Keeps a control word for the next `say` or `send_words`."""
+        self._words.append(word)
+
     def send_words(self) -> None:
-        """Sends the control words that wait, as far as there are slots."""
+        """Sends the control words that wait, as far as there are slots for them."""
         slots = self._slots.words
         while self._words and slots and not self._is_stopped:
             slot = slots.popleft()
@@ -98,6 +102,12 @@ class Requests:
             return
         position, _ = self._queues[rail].post(done, is_signalled=True)
         self._queue_pairs[rail].read(local, remote, number=position, is_signalled=True)
+
+    def hear_of_all(self) -> None:
+        """Has completions tell of all that was posted."""
+        self.send_words()
+        for rail in range(len(self._queues)):
+            self.hear_of_silent(rail)
 
     def hear_of_silent(self, rail: int) -> None:
         """Has a completion tell of writes that left that to one that will not come."""
@@ -132,9 +142,11 @@ class Requests:
                 queue_pair.send((0, 0, 0), 0, number=position, is_signalled=True)
 
     def _send(self, local: Local, immediate: Immediate, done: Done) -> None:
-        position, _ = self._queues[_STREAM_RAIL].post(done, is_signalled=True)
+        position, is_signalled = self._queues[_STREAM_RAIL].post(
+            done, is_signalled=False
+        )
         self._queue_pairs[_STREAM_RAIL].send(
-            local, immediate, number=position, is_signalled=True
+            local, immediate, number=position, is_signalled=is_signalled
         )
         self.num_sent += 1
 
