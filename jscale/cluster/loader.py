@@ -142,12 +142,9 @@ class Loader:
         """Loads what was received."""
         self._submit(self._executables_thread, lambda: self._load_received(bundle))
 
-    def compile_executables(self, *, ships: bool) -> None:
-        """Compiles, or takes what this machine compiled before.
-
-        With `ships`, the result is kept as `compiled`.
-        """
-        self._submit(self._executables_thread, lambda: self._compile(ships))
+    def compile_executables(self) -> None:
+        """Compiles, or takes what this machine compiled before; then `compiled`."""
+        self._submit(self._executables_thread, self._compile)
 
     def open_stages(self, spec: PipelineSpec) -> None:
         """Leases pages for a pipeline."""
@@ -215,6 +212,9 @@ class Loader:
         started_ns = time.monotonic_ns()
         try:
             data = self.store.verified_executables(bundle.sha256)
+            if data is None:
+                logging.info("executables of an earlier plan: those of this one follow")
+                return
             opened = open_bundle(data, sha256=bundle.sha256)
             self._executables.load(opened, self._program.stage_specs())
             self._loaded("received", started_ns, None)
@@ -231,12 +231,12 @@ class Loader:
         """Executables that a worker can begin to serve without."""
         return (*self._program.fused_specs(), *kv_copy_specs(self._program))
 
-    def _compile(self, ships: bool) -> None:
+    def _compile(self) -> None:
         digest = fingerprint_digest(self._executables.fingerprint)
         with self._cache.alone(digest):
-            self._compile_alone(digest, ships)
+            self._compile_alone(digest)
 
-    def _compile_alone(self, digest: str, ships: bool) -> None:
+    def _compile_alone(self, digest: str) -> None:
         started_ns = time.monotonic_ns()
         stage, late = self._program.stage_specs(), self._late_specs
         origin, data = "cached", self._cache.find(digest)
@@ -255,7 +255,7 @@ class Loader:
             data = self._executables.to_bundle()
             self._cache.keep(digest, data)
         bundle = None
-        if ships and self._ships_executables:
+        if self._ships_executables:
             bundle = Bundle(bundle_digest(data), len(data), digest)
             self._compiled = bundle, data
         self._loaded(origin, started_ns, bundle, is_complete=True)

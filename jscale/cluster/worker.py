@@ -289,7 +289,7 @@ class Worker:
                 loader.load_executables(bundle)
             case effects.CompileExecutables():
                 logging.info("worker=%s compiles: %s", self._name, effect.reason)
-                loader.compile_executables(ships=effect.ships)
+                loader.compile_executables()
             case effects.PlaceExecutables():
                 bundle, data = loader.compiled
                 self._transfers.place_executables(loader.store, data, bundle.sha256)

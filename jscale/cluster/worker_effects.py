@@ -58,13 +58,9 @@ class LoadExecutables:
 
 @dataclasses.dataclass(frozen=True)
 class CompileExecutables:
-    """Compile from shapes, in the background.
-
-    With `ships`, the result is kept to be placed where others can be sent it.
-    """
+    """Compile from shapes, in the background; keep them to be placed for others."""
 
     reason: str
-    ships: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,6 @@ class Progress(enum.Enum):
     """How far the worker is with what it needs to run stages."""
 
     NONE = "none"
-    COMING = "coming"
     READY = "ready"
     COMPLETE = "complete"
 
@@ -29,6 +28,7 @@ class WorkerExecutables:
         self._progress = Progress.NONE
         self._region: Bundle | None = None
         self._is_region_whole = False
+        self._is_compiling = False
         self._compiled: events.ExecutablesLoaded | None = None
 
     @property
@@ -49,26 +49,21 @@ class WorkerExecutables:
 
     def compile(self, reason: str) -> list[WorkerEffect]:
         """They come from nowhere else: compiles, unless that or loading goes on."""
-        is_coming_by_plan = self._region is not None and not self._is_region_whole
-        if self.are_ready or (self._progress is Progress.COMING) > is_coming_by_plan:
-            return []
-        self._progress = Progress.COMING
-        self._region = None
-        return [effects.CompileExecutables(reason, ships=True)]
+        is_loading = self._is_region_whole and self._region is not None
+        return [] if self.are_ready or is_loading else self._compile(reason)
 
     def join(self, bundle: Bundle | None, *, is_source: bool) -> list[WorkerEffect]:
         """A plan brings this bundle: what else was in region 0 makes room for it."""
         before = self.bundle
         if bundle != self._region:
             self._is_region_whole = False
+        self._region = bundle
         changed: list[WorkerEffect] = []
         if before != self.bundle:
             changed.append(effects.Report(self._ready("kept", 0.0)))
-        if bundle is None and not is_source:
-            changed += self.compile("the source has none")
-        self._region = bundle
-        if bundle is not None and not self.are_ready:
-            self._progress = Progress.COMING
+        if bundle is None:
+            why = "no worker has them" if is_source else "the source has none"
+            changed += self.compile(why)
         return changed
 
     def filled(self) -> list[WorkerEffect]:
@@ -82,11 +77,11 @@ class WorkerExecutables:
         """The digest of region 0 was wrong."""
         self._region = None
         self._is_region_whole = False
-        return [effects.CompileExecutables(reason, ships=True)]
+        return self._compile(reason)
 
     def mismatched(self, reason: str) -> list[WorkerEffect]:
         """What was received does not fit this machine; it may fit others."""
-        return [effects.CompileExecutables(reason)]
+        return self._compile(reason)
 
     def loaded(
         self, event: events.ExecutablesLoaded, *, is_transferring: bool
@@ -94,13 +89,29 @@ class WorkerExecutables:
         """Stages, or all of them, can be run. Told once, with what others can have."""
         is_complete = event.is_complete
         self._progress = Progress.COMPLETE if is_complete else Progress.READY
-        if is_complete and event.origin != "received" and event.bundle is not None:
-            self._compiled = event
-        placed = [] if is_transferring else self.settle()
+        if is_complete and event.origin != "received":
+            self._is_compiling = False
+            self._compiled = event if event.bundle is not None else self._compiled
+        placed = [] if is_transferring else self._place()
         return placed or [effects.Report(self._ready(event.origin, event.took_ms))]
 
-    def settle(self) -> list[WorkerEffect]:
-        """Between transfers: what was compiled is put where others can be sent it."""
+    def settle(self, *, has_all_blocks: bool) -> list[WorkerEffect]:
+        """Between transfers: what was compiled is put where others can be sent it.
+
+        Whoever has all blocks is sent no more, and compiles what did not come.
+        """
+        is_coming = self._is_region_whole and self._region is not None
+        if has_all_blocks and not self.are_ready and not is_coming:
+            return self._compile("they did not come with the blocks")
+        return self._place()
+
+    def _compile(self, reason: str) -> list[WorkerEffect]:
+        if self._is_compiling:
+            return []
+        self._is_compiling = True
+        return [effects.CompileExecutables(reason)]
+
+    def _place(self) -> list[WorkerEffect]:
         compiled = self._compiled
         if compiled is None or self._is_region_whole:
             return []

@@ -36,7 +36,9 @@ class WorkerState:
     def step(self, event: WorkerEvent) -> list[WorkerEffect]:
         """The effects of one event, in the order to carry them out."""
         wanted = self._react(event)
-        return wanted if self._transfers else wanted + self._executables.settle()
+        if self._transfers:
+            return wanted
+        return wanted + self._executables.settle(has_all_blocks=self._is_whole)
 
     def _react(self, event: WorkerEvent) -> list[WorkerEffect]:
         match event:

@@ -186,7 +186,9 @@ class BlockStore:
         offset_bytes = self.chunks.region_offset_bytes(region)
         size_bytes = self.chunks.region_sizes_bytes[region]
         actual = self._arena.digest(offset_bytes, size_bytes)
-        self._settle(region, self._name(block), actual, expected)
+        with self._ledger.lock:
+            found = self._ledger.regions[region]
+            found.settle(self._name(block), actual, expected)
 
     def load(self, block: BlockIndex | int, directory: os.PathLike[str] | str) -> None:
         """Reads what is missing of a block from a block store on disk; verifies it.
@@ -314,8 +316,10 @@ class BlockStore:
             region.fill()
             region.state = RegionState.READY
 
-    def verified_executables(self, sha256: str) -> bytes:
+    def verified_executables(self, sha256: str) -> bytes | None:
         """The executables that landed, after their digest was checked.
+
+        None if they are not here any more: others had room reserved meanwhile.
 
         Args:
           sha256: the digest that the manager named, hexadecimal.
@@ -323,11 +327,20 @@ class BlockStore:
         Raises:
           IntegrityError: their digest is another; none of their chunks is held now.
         """
-        if self._ledger.regions[EXECUTABLES_REGION].state is not RegionState.READY:
-            name = f"{self._manifest.model_name}: executables"
-            actual = hashlib.sha256(self._executables()).hexdigest()
-            self._settle(EXECUTABLES_REGION, name, actual, sha256)
-        return bytes(self._executables())
+        with self._ledger.lock:
+            region = self._ledger.regions[EXECUTABLES_REGION]
+            memory = self._executables()
+        if region.state not in (RegionState.VERIFYING, RegionState.READY):
+            return None
+        data = bytes(memory)
+        actual = hashlib.sha256(data).hexdigest()
+        with self._ledger.lock:
+            if region is not self._ledger.regions[EXECUTABLES_REGION]:
+                return None
+            if region.state is RegionState.VERIFYING:
+                name = f"{self._manifest.model_name}: executables"
+                region.settle(name, actual, sha256)
+        return data
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Unmaps the arena, when its last views have died.
@@ -336,10 +349,6 @@ class BlockStore:
           InUseError: views of it are alive after `timeout_s`.
         """
         self._arena.close(timeout_s)
-
-    def _settle(self, region: int, name: str, actual: str, expected: str) -> None:
-        with self._ledger.lock:
-            self._ledger.regions[region].settle(name, actual, expected)
 
     def _slot(
         self, chunk: ChunkIndex | int, lend: Callable[[int, int], _Place]

@@ -210,6 +210,16 @@ def test_other_executables_than_promised_are_dropped(store):
     del slot
 
 
+def test_executables_that_made_room_for_others_are_not_there_any_more(store):
+    bundle = bytes(range(256)) * 33
+    sha256 = hashlib.sha256(bundle).hexdigest()
+    store.place_executables(bundle)
+    assert store.verified_executables(sha256) == bundle
+    store.reserve_executables(0)
+    store.reserve_executables(len(bundle))
+    assert store.verified_executables(sha256) is None
+
+
 def test_executables_too_large_for_the_arena_are_refused(manifest):
     store = BlockStore(manifest, executables_size_bytes_max=1024)
     with pytest.raises(ConfigError, match="compile for fewer buckets"):
