@@ -167,12 +167,16 @@ class RdmaLink:
             self._requests.say_later(Word(WordKind.GRANT, number, place))
 
     def pull(self, number: int, place: Place, size_bytes: int, source: Place) -> None:
-        """Reads the chunk of that offer from the peer's memory.
+        """Reads the chunk of that offer from the peer's memory, once it is known.
 
         Raises:
-          TransportError: it has not told of that memory.
+          PeerLostError: the peer is gone before it has told of that memory.
+          TransportError: the bytes are outside of it.
         """
         with self._lock:
+            self._wait_for_news(lambda: self._offers.knows(source.region))
+            if not self._offers.knows(source.region):
+                raise PeerLostError(self._why_ended)
             rail = self._offers.rail_of(number)
             remote = self._offers.remote(source, size_bytes, rail)
             local = self._memory.local(place, size_bytes, rail)
@@ -318,7 +322,11 @@ class RdmaLink:
             self._arrived.add(completion.immediate)
             self._news.notify_all()
         elif completion.immediate == Immediate.STREAM:
-            self._credit.came()
+            try:
+                self._credit.came()
+            except TransportError:
+                rail.repost(buffer)
+                raise
             self._inbox.append((buffer, completion.size_bytes))
             self._news.notify_all()
         else:
@@ -361,6 +369,7 @@ class RdmaLink:
             case Region():
                 for write in self._offers.told(note):
                     self._write(write)
+                self._news.notify_all()
             case _:
                 raise TransportError(f"{type(note).__name__} note after the first")
 

@@ -86,6 +86,8 @@ class RegisteredMemory:
 
     def find(self, data: Bytes) -> Place | None:
         """Where the bytes lie in registered memory; None: not within one region."""
+        if not data.nbytes:
+            return None
         address = data.address if isinstance(data, DeviceSpan) else address_of(data)
         with self._lock:
             index = bisect.bisect(self._starts, address) - 1

@@ -159,13 +159,15 @@ class OfferedChunks:
         """Chunks are spread over all rails in turn."""
         return number % self._num_rails
 
+    def knows(self, region: int) -> bool:
+        """Whether the peer has told of that memory."""
+        return region in self._regions
+
     def remote(self, place: Place, size_bytes: int, rail: int) -> tuple[int, int]:
-        """Address and key of bytes of the peer.
+        """Address and key of bytes in memory of the peer that is known.
 
         Raises:
-          TransportError: it has not told of that memory.
+          TransportError: they are outside of it.
         """
-        region = self._regions.get(place.region)
-        if region is None:
-            raise TransportError(f"region {place.region} of the peer is not known")
+        region = self._regions[place.region]
         return region.address_of(place.offset_bytes, size_bytes), region.rkeys[rail]

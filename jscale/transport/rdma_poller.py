@@ -48,8 +48,14 @@ class Poller:
         self._thread.start()
 
     def attach(self, link: RdmaLink) -> None:
-        """Tells the link of completions, from now on."""
+        """Tells the link of completions, from now on.
+
+        Raises:
+          TransportError: the thread has failed.
+        """
         with self._lock:
+            if not self._thread.is_alive():
+                raise TransportError("RDMA has failed in this process: see the log")
             for queue_pair in link.queue_pairs:
                 self._links[queue_pair.rail.index, queue_pair.number] = link
 
@@ -83,6 +89,14 @@ class Poller:
         os.close(self._wake_fd)
 
     def _run(self) -> None:
+        try:
+            self._poll()
+        finally:
+            if not self._is_closing:
+                for link in self._all_links():
+                    link.fail("polling for completions failed: see the log")
+
+    def _poll(self) -> None:
         while not self._is_closing:
             drained = [self._drain(rail) for rail in self._rails]
             is_drained = all(drained)
@@ -144,7 +158,9 @@ class Poller:
             logging.warning("RDMA port %s %s", rail.port.name, _PORT_EVENTS[kind])
         if kind in _QUEUE_PAIR_EVENTS or kind == _DEVICE_FATAL:
             what = _QUEUE_PAIR_EVENTS.get(kind, "the device failed")
-            with self._lock:
-                links = set(self._links.values())
-            for link in links:
+            for link in self._all_links():
                 link.check(rail, what, is_device=kind == _DEVICE_FATAL)
+
+    def _all_links(self) -> set[RdmaLink]:
+        with self._lock:
+            return set(self._links.values())

@@ -12,6 +12,7 @@ import pytest
 from jscale.core.errors import PeerLostError, TransportError
 from jscale.core.spans import DeviceSpan
 from jscale.transport.rdma_options import RdmaOptions
+from jscale.transport.rdma_side_channel import SideChannel
 from tests.transport import fake_verbs
 from tests.transport.conftest import Net, opened_and_closed
 
@@ -149,9 +150,8 @@ def test_what_is_not_needed_is_not_moved(rdma, fabric, options):
     pair.connection.send_message(b"end")
     assert [pair.far.next("landed") for _ in range(NUM // 3)] == [1, 4, 7, 10]
     assert pair.far.next("message")[0] == b"end"
-    link = pair.connection.link
-    link.flush()
-    assert not len(link._offers), "each was answered, and its memory is free"
+    pair.connection.close()
+    assert not len(pair.connection.link._offers), "each was answered, and is free"
 
 
 @WAYS
@@ -364,3 +364,36 @@ def test_chunks_land_in_the_memory_of_an_accelerator(rdma, way):
     pair.write_all()
     assert [pair.far.next("landed") for _ in range(NUM)] == list(range(NUM))
     assert memory.view == pair.source.view
+
+
+@pytest.mark.parametrize("pulls", [False, True])
+def test_memory_may_be_told_of_after_it_is_first_used(rdma, pulls):
+    pair = Pair(rdma, RdmaOptions(devices=BOTH, pulls=pulls))
+    link = (pair.connection if pulls else pair.back).link
+    held = []
+    link.channel.tell = held.append
+    if pulls:
+        pair.source = Store(pair.here, is_full=True)
+    else:
+        pair.target = Store(pair.there)
+    pair.write_all()
+    assert pair.far.events.empty()
+    for note in held:
+        SideChannel.tell(link.channel, note)
+    pair.assert_all_landed()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_when_the_poller_fails_nobody_waits_for_it(rdma):
+    pair = Pair(rdma)
+    rail = pair.connection.link.queue_pairs[0].rail
+
+    def poll():
+        raise OSError("no such device")
+
+    rail.poll = poll
+    pair.back.send_message(b"wake up")
+    assert "polling for completions failed" in str(pair.near.next("lost"))
+    pair.far.next("lost")
+    with pytest.raises(TransportError, match="RDMA has failed in this process"):
+        pair.here.connect(pair.listener.address, pair.near)

@@ -113,9 +113,11 @@ def test_memory_on_fewer_rails_than_the_connection_is_refused():
         offered().told(Region(3, 0, 4096, (7,)))
 
 
-def test_memory_to_read_from_must_be_known():
+def test_bytes_to_read_lie_in_memory_that_is_known():
     offers = offered()
-    with pytest.raises(TransportError, match="region 3 of the peer is not known"):
-        offers.remote(Place(3, 0), 10, 0)
+    assert not offers.knows(3)
     offers.told(REGION)
+    assert offers.knows(3)
+    with pytest.raises(TransportError, match="10 bytes at 4090"):
+        offers.remote(Place(3, 4090), 10, 0)
     assert offers.remote(Place(3, 16), 10, 1) == (0x1010, 8)
