@@ -232,31 +232,41 @@ class Loader:
         return (*self._program.fused_specs(), *kv_copy_specs(self._program))
 
     def _compile(self) -> None:
-        digest = fingerprint_digest(self._executables.fingerprint)
-        with self._cache.alone(digest):
-            self._compile_alone(digest)
-
-    def _compile_alone(self, digest: str) -> None:
+        """Takes what this machine compiled before; else one of its processes does."""
         started_ns = time.monotonic_ns()
-        stage, late = self._program.stage_specs(), self._late_specs
-        origin, data = "cached", self._cache.find(digest)
-        if data is not None:
-            try:
-                opened = open_bundle(data, sha256=bundle_digest(data))
-                self._executables.load(opened, (*stage, *late))
-            except (IntegrityError, ExecutableMismatchError) as error:
-                logging.warning("cached %s", error)
-                data = None
-        if data is None:
-            origin = "compiled"
-            self._executables.compile(stage)
-            self._loaded(origin, started_ns, None)
-            self._executables.compile(late)
+        digest = fingerprint_digest(self._executables.fingerprint)
+        if self._take_cached(digest, started_ns):
+            return
+        with self._cache.alone(digest):
+            if self._take_cached(digest, started_ns):
+                return  # Another process compiled them while we waited.
+            self._executables.compile(self._program.stage_specs())
+            self._loaded("compiled", started_ns, None)
+            self._executables.compile(self._late_specs)
             data = self._executables.to_bundle()
             self._cache.keep(digest, data)
+        self._are_here("compiled", started_ns, data, digest)
+
+    def _take_cached(self, digest: str, started_ns: int) -> bool:
+        data = self._cache.find(digest)
+        if data is None:
+            return False
+        try:
+            opened = open_bundle(data, sha256=bundle_digest(data))
+            specs = (*self._program.stage_specs(), *self._late_specs)
+            self._executables.load(opened, specs)
+        except (IntegrityError, ExecutableMismatchError) as error:
+            logging.warning("cached %s", error)
+            return False
+        self._are_here("cached", started_ns, data, digest)
+        return True
+
+    def _are_here(
+        self, origin: str, started_ns: int, data: bytes, fingerprint: str
+    ) -> None:
         bundle = None
         if self._ships_executables:
-            bundle = Bundle(bundle_digest(data), len(data), digest)
+            bundle = Bundle(bundle_digest(data), len(data), fingerprint)
             self._compiled = bundle, data
         self._loaded(origin, started_ns, bundle, is_complete=True)
 
