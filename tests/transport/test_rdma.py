@@ -13,75 +13,16 @@ from jscale.core.errors import PeerLostError, TransportError
 from jscale.core.spans import DeviceSpan
 from jscale.transport.rdma_options import RdmaOptions
 from jscale.transport.rdma_side_channel import SideChannel
-from tests.transport import fake_verbs
+from tests.transport import fake_verbs, late_verbs
 from tests.transport.conftest import Net, opened_and_closed
-
-PLAN, SIZE, NUM = 7, 3000, 12
-BOTH = ("fake0", "fake1")
-WAYS = pytest.mark.parametrize(
-    "options",
-    [
-        RdmaOptions(devices=BOTH[:1]),
-        RdmaOptions(devices=BOTH),
-        RdmaOptions(devices=BOTH, pulls=True),
-        RdmaOptions(devices=BOTH[:1], depth=1),
-        RdmaOptions(devices=BOTH, depth=5, pulls=True),
-    ],
-    ids=["one rail", "two rails", "pulled", "one at a time", "few, pulled"],
-)
+from tests.transport.rdma_pair import BOTH, NUM, SIZE, WAYS, Pair, Store
 
 
-@pytest.fixture
-def rdma(fabric):
+@pytest.fixture(params=["at once", "late"])
+def rdma(request, fabric, monkeypatch):
+    if request.param == "late":
+        late_verbs.install(monkeypatch)
     yield from opened_and_closed("rdma")
-
-
-class Store:
-    """Chunks at one side, in registered memory or not."""
-
-    def __init__(self, transport, *, is_registered=True, is_full=False):
-        self.mapping = mmap.mmap(-1, NUM * SIZE)
-        self.view = memoryview(self.mapping)
-        if is_full:
-            self.view[:] = os.urandom(NUM * SIZE)
-        if is_registered:
-            transport.register(self.view)
-
-    def chunk(self, index):
-        return self.view[index * SIZE : (index + 1) * SIZE]
-
-
-class Pair:
-    """Two sides, with a store each; the first side's is full."""
-
-    def __init__(self, net: Net, options=None, *, is_registered=(True, True)):
-        options = {"rdma": options} if options else {}
-        self.near, self.far = net.recorder(), net.recorder()
-        self.there, self.here = net.open("b", **options), net.open("a", **options)
-        self.target = Store(self.there, is_registered=is_registered[1])
-        self.listener = self.there.listen(net.any_address, self.far)
-        self.connection = self.here.connect(self.listener.address, self.near)
-        self.back = self.far.next("opened")
-        self.source = Store(self.here, is_registered=is_registered[0], is_full=True)
-        shelf = net.shelf(self.far)
-        shelf.slot = self._slot
-        self.num_slots = 0
-        self.shelf = self.far.landings[PLAN] = shelf
-
-    def _slot(self, connection, chunk):
-        self.num_slots += 1
-        return self.target.chunk(chunk)
-
-    def write(self, chunk):
-        self.connection.write_chunk(PLAN, chunk, self.source.chunk(chunk))
-
-    def write_all(self):
-        for chunk in range(NUM):
-            self.write(chunk)
-
-    def assert_all_landed(self):
-        assert [self.far.next("landed") for _ in range(NUM)] == list(range(NUM))
-        assert self.target.view == self.source.view
 
 
 def writes_of(qp, request):
@@ -166,15 +107,18 @@ def test_what_was_written_before_a_close_lands_before_the_loss(rdma, options):
 @WAYS
 def test_a_chunk_damaged_on_its_way_fails_and_the_others_land(rdma, fabric, options):
     pair = Pair(rdma, options)
-    count = itertools.count()
+    first = ctypes.c_char.from_buffer(pair.target.chunk(2))
+    address = ctypes.addressof(first)
 
     def damage(qp, request):
         status = qp.carry_out(request)
-        if writes_of(qp, request) and next(count) == 2:
-            ctypes.memset(ctypes.addressof(pair_byte), pair_byte.value[0] ^ 1, 1)
+        is_read = request.opcode == fake_verbs.READ
+        if writes_of(qp, request) and address in (
+            request.local[:1] if is_read else request.remote[1:]
+        ):
+            ctypes.memset(address, first.value[0] ^ 1, 1)
         return status
 
-    pair_byte = ctypes.c_char.from_buffer(pair.target.chunk(2))
     fabric.on_post = damage
     pair.write_all()
     events = [pair.far.events.get(timeout=10) for _ in range(NUM)]
@@ -252,9 +196,9 @@ def test_a_slot_is_given_back_when_no_peer_can_write_to_it_any_more(rdma, fabric
 def test_a_peer_that_dies_is_noticed_at_once(rdma):
     pair = Pair(rdma)
     pair.connection.send_message(b"last words")
+    assert pair.far.next("message")[0] == b"last words"
     sock = pair.connection.link.channel._socket
     sock.shutdown(socket.SHUT_RDWR)
-    assert pair.far.next("message")[0] == b"last words"
     assert "closed the connection" in str(pair.far.next("lost"))
     pair.near.next("lost")
 
