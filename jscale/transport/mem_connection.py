@@ -31,7 +31,7 @@ class MemConnection(FramedConnection):
         self._outgoing = outgoing
 
     def _put(self, frame: Frame, header: bytes, payload: memoryview) -> None:
-        self._outgoing.put(Parcel(frame, bytes(header) + bytes(payload)))
+        self._outgoing.put(Parcel(frame, b"".join((header, payload))))
 
     def _take(self) -> tuple[Frame, FrameBody]:
         parcel = self._incoming.get()
