@@ -67,7 +67,12 @@ def main():
     choices = choose(arguments)
     size_bytes = arguments.mib * MIB
     ways: list[Way] = [Copy(size_bytes)]
-    with Sender(choices, size_bytes, pins=not arguments.no_pin) as sender:
+    with Sender(
+        choices,
+        size_bytes,
+        pins=not arguments.no_pin,
+        checks=not arguments.no_checksums,
+    ) as sender:
         ways += sender.ways
         if choices[0].scheme == "rdma":
             ways.append(Perftest(choices[0].ports[0], choices[1].ports[0], size_bytes))
@@ -99,6 +104,9 @@ def parsed():
     parser.add_argument("--without", default="", help="ways to leave out: mem,memcpy")
     parser.add_argument(
         "--no_pin", action="store_true", help="processes may share processors"
+    )
+    parser.add_argument(
+        "--no_checksums", action="store_true", help="leave them out: what do they cost?"
     )
     parser.add_argument("--json", help="file for the figures")
     return parser.parse_args()
@@ -155,7 +163,7 @@ def line(case, bare):
     """One way: rate, spread, processor time, and the ratio to its bare means."""
     low, median, high = quartiles(case.rates)
     text = (
-        f"  {case.way:12} {median:6.2f} GB/s ({low:.2f} to {high:.2f})  CPU s/GiB: "
+        f"  {case.way:12} {median:6.3g} GB/s ({low:.3g} to {high:.3g})  CPU s/GiB: "
         f"{case.cpu_s_per_gib('sender'):.2f} sent, "
         f"{case.cpu_s_per_gib('receiver'):.2f} received"
     )

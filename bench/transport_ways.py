@@ -16,6 +16,7 @@ from transport_receiver import (
     open_side,
     processor_seconds,
     serve,
+    skip_checksums,
 )
 
 from jscale.core.ids import WorkerId
@@ -120,14 +121,19 @@ class InProcess(Way):
 class Sender:
     """This process's end of every way to the other process, and that process."""
 
-    def __init__(self, choices, size_bytes, *, pins):
+    def __init__(self, choices, size_bytes, *, pins, checks):
         self._memory = filled(size_bytes)
         near, far = processors() if pins else (None, None)
+        if not checks:
+            skip_checksums()
         if near:
             os.sched_setaffinity(0, near)
         self._pipe, theirs = multiprocessing.Pipe()
         self._process = multiprocessing.get_context("spawn").Process(
-            target=serve, args=(theirs, choices[1], size_bytes, far), daemon=True
+            target=serve,
+            args=(theirs, choices[1], size_bytes, far),
+            kwargs={"checks": checks},
+            daemon=True,
         )
         self._process.start()
         addresses = self._pipe.recv()

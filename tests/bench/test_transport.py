@@ -23,6 +23,14 @@ def test_every_way_moves_all_of_the_memory(tmp_path):
         assert (case["of_bare"] is None) is (way in ("memcpy", "sockets"))
 
 
+def test_checksums_can_be_left_out():
+    command = [sys.executable, str(BENCH), "--transport=tcp", "--no_checksums"]
+    command += ["--mib=1", "--chunk_kib=256", "--repeats=1", "--without=mem"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert "of sockets" in ended.stdout
+
+
 def test_rdma_that_is_not_there_is_one_line():
     command = [sys.executable, str(BENCH), "--sender=192.0.2.1:x", "--transport=rdma"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
