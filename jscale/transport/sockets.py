@@ -13,6 +13,10 @@ UNSENT_BYTES_MAX = 128 * KIB
 """Bytes that the kernel takes ahead of the network. Few, so that chunks leave in the
 order of the plan and a sender that switches connections does not fill both."""
 
+SLACK_S = 0.25
+"""A sender that waits for a peer gives up this much before the kernel does for all: of
+those that use the connection, only it knows what was wrong."""
+
 CONGESTION = b"cubic"
 """Where the system has it. BBR slows each connection to a crawl for 200 ms every 10 s
 to measure it anew (8 members, 64 MiB at 400 Mbit/s: 1.06 to 1.24 of size / rate, where
@@ -56,7 +60,7 @@ def tune(sock: socket.socket, timeout_s: float) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(tcp, socket.TCP_USER_TIMEOUT, int(timeout_s * 1e3))
+        sock.setsockopt(tcp, socket.TCP_USER_TIMEOUT, int((timeout_s + SLACK_S) * 1e3))
         sock.setsockopt(tcp, socket.TCP_KEEPIDLE, timeout_s_whole)
         sock.setsockopt(tcp, socket.TCP_KEEPINTVL, timeout_s_whole)
         sock.setsockopt(tcp, socket.TCP_KEEPCNT, 2)
