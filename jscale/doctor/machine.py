@@ -177,8 +177,16 @@ def _huge_pages(files: KernelFiles) -> Finding:
     chosen = re.search(r"\[(\w+)\]", mode)
     kinds.append(f"transparent: {chosen[1] if chosen else 'not offered'}")
     transparent = chosen[1] if chosen else ""
+    is_off = transparent == "never"
     return Finding(
-        "huge pages", ", ".join(kinds), facts=facts | {"transparent": transparent}
+        "huge pages",
+        ", ".join(kinds),
+        Verdict.LACKING if is_off else Verdict.PLAIN,
+        "models are loaded into small pages, which takes longer: echo madvise > "
+        f"{files.sysfs}/kernel/mm/transparent_hugepage/enabled"
+        if is_off
+        else "",
+        facts=facts | {"transparent": transparent},
     )
 
 

@@ -12,7 +12,7 @@ from jscale.core.errors import ConfigError
 from jscale.doctor import machine, rdma
 from jscale.doctor.accelerators import Accelerators, run_command
 from jscale.doctor.examine import DoctorConfig, examine
-from jscale.doctor.findings import as_json
+from jscale.doctor.findings import Finding, Section, as_json
 from jscale.doctor.kernel_files import KernelFiles
 from jscale.doctor.screen import show
 from jscale.transport.rdma_options import RdmaOptions
@@ -112,6 +112,15 @@ def test_huge_pages_are_counted_by_size(files):
     pages = told(files, answers())["memory"]["huge pages"]
     assert pages["text"] == "2.0 MiB: 500 free of 512, transparent: madvise"
     assert pages["2048_kib"] == {"total": 512, "free": 500}
+
+
+def test_huge_pages_that_are_switched_off_are_told_with_what_to_do(files):
+    mode = files.sysfs / "kernel/mm/transparent_hugepage"
+    mode.mkdir(parents=True)
+    (mode / "enabled").write_text("always madvise [never]\n")
+    pages = told(files, answers())["memory"]["huge pages"]
+    assert pages["verdict"] == "lacking"
+    assert f"echo madvise > {mode}/enabled" in pages["advice"]
 
 
 # --- with RDMA -----------------------------------------------------------------------
@@ -263,6 +272,13 @@ def test_everything_that_was_found_is_on_the_screen(rdma_files, width):
         for finding in section.findings:
             for text in (finding.name, finding.text, finding.advice, *finding.details):
                 assert unspaced(text) in shown
+
+
+def test_what_is_to_be_done_for_several_is_said_once():
+    findings = [Finding(name, "no", advice="do this") for name in ("one", "two")]
+    screen = io.StringIO()
+    show([Section("things", findings)], Console(file=screen, width=80))
+    assert screen.getvalue().count("do this") == 1
 
 
 def unspaced(text):
