@@ -169,7 +169,8 @@ class QueuePair:
     def close(self) -> None:
         """Gives it back to the device."""
         try:
-            self._qp.close()
+            with self.rail.destroying:
+                self._qp.close()
         except PyverbsError as error:
             logging.warning("%s: cannot close: %s", self.rail.port.name, error)
 

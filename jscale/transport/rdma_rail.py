@@ -5,7 +5,6 @@ import ctypes
 import dataclasses
 import mmap
 import os
-import select
 import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -98,6 +97,9 @@ class Rail:
         self.index = index
         self._buffer_size_bytes = buffer_size_bytes
         self._lock = threading.RLock()
+        self.destroying = threading.Lock()
+        """Held while a queue pair is destroyed. That waits, and the process with it,
+        until each of its events that was taken is acknowledged."""
         self._opened: list[Any] = []
         self._regions: list[Any] = []
         self._requests: list[Any] = []
@@ -198,13 +200,18 @@ class Rail:
         self.cq.req_notify()
 
     def take_event(self) -> int | None:
-        """The kind of an asynchronous event of the device, as verbs number them."""
-        if not select.select([self.events_fd], [], [], 0)[0]:
-            return None
-        event = self.context.get_async_event()
-        kind = int(event.event_type)
-        event.ack()
-        return kind
+        """The kind of an asynchronous event of the device, as verbs number them.
+
+        None: it was of a queue pair that is destroyed since.
+        """
+        with self.destroying:
+            try:
+                event = self.context.get_async_event()
+            except PyverbsError:
+                return None
+            kind = int(event.event_type)
+            event.ack()
+            return kind
 
     def close(self) -> None:
         """Gives everything back, what was made last first; no queue pair is left."""
@@ -293,7 +300,8 @@ def _with_fd(make: Any) -> tuple[Any, int]:
 
     pyverbs shows neither that of a completion channel nor that of a device's events,
     and its calls that wait for one hold up the whole process meanwhile. So we wait for
-    the descriptor, and call only when there is something.
+    the descriptor, and call only when there is something; should that have gone, the
+    call fails.
     """
     with _FD_LOCK:
         before = _event_fds()
@@ -305,7 +313,9 @@ def _with_fd(make: Any) -> tuple[Any, int]:
             f"{len(new)} descriptors of RDMA events appeared where one was expected: "
             "something else in this process opens RDMA devices; try again"
         )
-    return made, new.pop()
+    fd = new.pop()
+    os.set_blocking(fd, False)
+    return made, fd
 
 
 def _event_fds() -> set[int]:

@@ -89,7 +89,7 @@ class Context(Closable):
     def __init__(self, name):
         super().__init__(_fabric)
         self.events = os.eventfd(0, os.EFD_SEMAPHORE)
-        self.kinds = collections.deque()
+        self.kinds, self.unacknowledged = collections.deque(), []
 
     def query_device(self):
         return types.SimpleNamespace(
@@ -108,7 +108,8 @@ class Context(Closable):
     def get_async_event(self):
         os.eventfd_read(self.events)
         kind = self.kinds.popleft()
-        return types.SimpleNamespace(event_type=kind, ack=lambda: None)
+        self.unacknowledged.append(kind)
+        return types.SimpleNamespace(event_type=kind, ack=self.unacknowledged.pop)
 
     def tell(self, kind):
         self.kinds.append(kind)
@@ -277,6 +278,7 @@ class QP(Closable):
         return types.SimpleNamespace(qp_state=self.state), None
 
     def close(self):
+        assert not self.context.unacknowledged, "it would wait for ever"
         with self.fabric.lock:
             self.fabric.qps.pop(self.qp_num, None)
         super().close()
