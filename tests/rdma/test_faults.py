@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import os
+import socket
 import threading
 
 import pytest
@@ -69,6 +71,21 @@ def test_a_queue_pair_that_fails_ends_the_connection(net, side):
     seen, _ = events_until_lost(line.far)
     assert nothing_is_wrong(seen)
     assert not line.shelf.taken
+    line.connect()
+    assert line.works()
+
+
+@pytest.mark.parametrize("side", ["sender", "receiver"])
+def test_a_socket_that_is_cut_ends_the_connection_beside_it(net, side):
+    """It is the sign of life of a peer that says nothing by RDMA."""
+    line = Line(net)
+    assert line.works()
+    connection = line.connection if side == "sender" else line.back
+    with socket.socket(fileno=os.dup(connection.link.channel.fileno())) as cut:
+        cut.shutdown(socket.SHUT_RDWR)
+    line.near.next("lost")
+    seen, _ = events_until_lost(line.far)
+    assert nothing_is_wrong(seen)
     line.connect()
     assert line.works()
 
