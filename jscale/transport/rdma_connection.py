@@ -1,10 +1,11 @@
 """One side of an RDMA connection: frames in a stream, chunks straight into memory."""
 
 import collections
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
-from jscale.core.errors import TransportError
+from jscale.core.errors import PeerLostError, TransportError
 from jscale.core.ids import WorkerId
 from jscale.core.spans import Bytes, DeviceSpan, in_host_memory
 from jscale.transport.base import Connection, Handler, Landing, TransportConfig
@@ -215,7 +216,8 @@ class RdmaConnection(FramedConnection, FrameBody):
         if is_closed_here:
             self._link.flush()
         if self._buffer is not None:
-            self._link.taken(self._buffer)
+            with contextlib.suppress(PeerLostError):
+                self._link.taken(self._buffer)
         self._link.stop("" if is_closed_here else self._lost_reason or "")
         self._on_stopped(self._link)
         self._pad.close()

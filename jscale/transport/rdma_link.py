@@ -1,6 +1,7 @@
 """One end of an RDMA connection: what is on its way, and how it ends."""
 
 import collections
+import contextlib
 import functools
 import threading
 import time
@@ -245,7 +246,8 @@ class RdmaLink:
             requests, news = self._requests, self._news
             news.wait_for(lambda: self._failure or not self._offers, ENDING_S)
             if not self._failure:
-                requests.hear_of_all()
+                with contextlib.suppress(PeerLostError):  # A completion says so, too.
+                    requests.hear_of_all()
                 news.wait_for(lambda: self._failure or requests.is_idle, ENDING_S)
 
     def stop(self, reason: str) -> None:

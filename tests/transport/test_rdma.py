@@ -1,5 +1,6 @@
 """What only RDMA does, and suffers; on simulated devices."""
 
+import contextlib
 import ctypes
 import itertools
 import mmap
@@ -341,3 +342,22 @@ def test_when_the_poller_fails_nobody_waits_for_it(rdma):
     pair.far.next("lost")
     with pytest.raises(TransportError, match="RDMA has failed in this process"):
         pair.here.connect(pair.listener.address, pair.near)
+
+
+@pytest.mark.parametrize("is_closed_first", [False, True])
+def test_a_queue_pair_that_takes_nothing_more_ends_the_connection(
+    rdma, fabric, is_closed_first
+):
+    pair = Pair(rdma)
+    pair.connection.send_message(b"still")
+    assert pair.far.next("message")[0] == b"still"
+
+    def refuse(qp, request):
+        raise fake_verbs.PyverbsError("Failed to post send")
+
+    fabric.on_post = refuse
+    if not is_closed_first:
+        with contextlib.suppress(PeerLostError):
+            pair.connection.send_message(b"no more")
+    pair.connection.close()
+    pair.far.next("lost")
