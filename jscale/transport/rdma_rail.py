@@ -30,6 +30,7 @@ _ACCESS = verbs.IBV_ACCESS_LOCAL_WRITE | verbs.IBV_ACCESS_REMOTE_WRITE
 _POLL = 64
 _READS_MAX = 16
 _FD_LOCK = threading.Lock()
+_FD_TRIES = 5
 _FD_NAME = "anon_inode:[infinibandevent]"
 
 
@@ -303,19 +304,20 @@ def _with_fd(make: Any) -> tuple[Any, int]:
     the descriptor, and call only when there is something; should that have gone, the
     call fails.
     """
-    with _FD_LOCK:
-        before = _event_fds()
-        made = make()
-        new = _event_fds() - before
-    if len(new) != 1:
+    for _ in range(_FD_TRIES):
+        with _FD_LOCK:
+            before = _event_fds()
+            made = make()
+            new = _event_fds() - before
+        if len(new) == 1:
+            fd = new.pop()
+            os.set_blocking(fd, False)
+            return made, fd
         made.close()
-        raise TransportError(
-            f"{len(new)} descriptors of RDMA events appeared where one was expected: "
-            "something else in this process opens RDMA devices; try again"
-        )
-    fd = new.pop()
-    os.set_blocking(fd, False)
-    return made, fd
+    raise TransportError(
+        f"{len(new)} descriptors of RDMA events appear where one should: something "
+        "else in this process opens RDMA devices all the time; open this one first"
+    )
 
 
 def _event_fds() -> set[int]:
