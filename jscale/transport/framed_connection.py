@@ -171,13 +171,17 @@ class FramedConnection(Connection, abc.ABC):
         was_closed_here = self._closing.is_set()
         self._lost_reason = self._lost_reason or reason
         self._closing.set()
-        self._break()
-        with self._write_lock:
-            self._release()
-        self._abandon()
-        self._on_ended(self)
-        if not was_closed_here:
-            self._handler.lost(self, self._loss())
+        try:
+            self._break()
+            with self._write_lock:
+                self._release()
+        finally:  # Whatever fails above, others are told.
+            try:
+                self._abandon()
+            finally:
+                self._on_ended(self)
+                if not was_closed_here:
+                    self._handler.lost(self, self._loss())
 
     def _loss(self) -> PeerLostError:
         return PeerLostError(f"connection to {self._peer}: {self._lost_reason}")

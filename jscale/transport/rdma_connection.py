@@ -213,14 +213,16 @@ class RdmaConnection(FramedConnection, FrameBody):
 
     def _release(self) -> None:
         is_closed_here = self._lost_reason == CLOSED_HERE
-        if is_closed_here:
-            self._link.flush()
-        if self._buffer is not None:
-            with contextlib.suppress(PeerLostError):
-                self._link.taken(self._buffer)
-        self._link.stop("" if is_closed_here else self._lost_reason or "")
-        self._on_stopped(self._link)
-        self._pad.close()
+        try:
+            if is_closed_here:
+                self._link.flush()
+            if self._buffer is not None:
+                with contextlib.suppress(PeerLostError):
+                    self._link.taken(self._buffer)
+            self._link.stop("" if is_closed_here else self._lost_reason or "")
+        finally:  # The device goes with its last connection: the pad is first.
+            self._pad.close()
+            self._on_stopped(self._link)
 
     def _abandon(self) -> None:
         while self._arriving:

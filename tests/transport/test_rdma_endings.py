@@ -1,0 +1,44 @@
+"""Connections that end amid something else, and others that must not notice."""
+
+import errno
+
+import pytest
+
+from tests.transport.conftest import opened_and_closed
+from tests.transport.rdma_pair import SIZE, Pair
+
+IGNORE_THREADS = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)
+
+
+@pytest.fixture
+def rdma(fabric):
+    yield from opened_and_closed("rdma")
+
+
+def test_a_transport_may_be_closed_where_a_chunk_comes_to_unregistered_memory(rdma):
+    pair = Pair(rdma, is_registered=(True, False))
+    pair.write(0)
+    assert pair.far.next("landed") == 0
+
+    def slot(connection, chunk):
+        pair.there.close()
+        return memoryview(bytearray(SIZE))
+
+    pair.shelf.slot = slot
+    pair.write(1)
+    assert pair.far.next("failed") == 1
+    pair.near.next("lost")
+
+
+@IGNORE_THREADS
+def test_the_loss_is_told_even_if_the_end_goes_wrong(rdma):
+    pair = Pair(rdma)
+
+    def stop(reason):
+        raise OSError(errno.EIO, "no such queue")
+
+    pair.back.link.stop = stop
+    pair.connection.close()
+    pair.far.next("lost")
