@@ -79,7 +79,7 @@ class RdmaTransport(Transport):
         except TransportError as error:
             sock.close()
             raise TransportError(f"cannot connect to {address}: {error}") from error
-        return self._open(sock, link, peer, handler, is_accepted=False)
+        return self._open(sock, equipment, link, peer, handler, is_accepted=False)
 
     def close(self) -> None:
         """See `Transport.close`."""
@@ -122,19 +122,21 @@ class RdmaTransport(Transport):
             if caller.scheme == tcp.SCHEME:
                 self._tcp.adopt(sock, caller.worker, handler, is_accepted=True)
                 return
-            link = self._equip().answer(sock)
+            equipment = self._equip()
+            link = equipment.answer(sock)
         except TransportError as error:
             logging.warning("refused a caller: %s", error)
             sock.close()
             return
         try:
-            self._open(sock, link, caller.worker, handler, is_accepted=True)
+            self._open(sock, equipment, link, caller.worker, handler, is_accepted=True)
         except TransportError as error:
             logging.info("refused %s: %s", caller.worker, error)
 
     def _open(
         self,
         sock: socket.socket,
+        equipment: Equipment,
         link: RdmaLink,
         peer: WorkerId,
         handler: Handler,
@@ -142,8 +144,6 @@ class RdmaTransport(Transport):
         is_accepted: bool,
     ) -> RdmaConnection:
         tune(sock, self._config.timeout_s)
-        equipment = self._equipment
-        assert equipment is not None, "it made the link"
         connection = RdmaConnection(
             link,
             equipment.memory,

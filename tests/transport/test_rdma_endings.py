@@ -4,6 +4,7 @@ import errno
 
 import pytest
 
+from jscale.core.errors import TransportError
 from tests.transport.conftest import opened_and_closed
 from tests.transport.rdma_pair import SIZE, Pair
 
@@ -30,6 +31,21 @@ def test_a_transport_may_be_closed_where_a_chunk_comes_to_unregistered_memory(rd
     pair.write(1)
     assert pair.far.next("failed") == 1
     pair.near.next("lost")
+
+
+def test_who_connects_while_the_transport_is_closed_leaves_nothing(rdma, monkeypatch):
+    pair = Pair(rdma)
+    equipment = pair.here._equipment
+    call = equipment.call
+
+    def call_and_close(sock):
+        link = call(sock)
+        pair.here.close()
+        return link
+
+    monkeypatch.setattr(equipment, "call", call_and_close)
+    with pytest.raises(TransportError, match="this transport is closed"):
+        pair.here.connect(pair.listener.address, rdma.recorder())
 
 
 @IGNORE_THREADS
