@@ -323,6 +323,9 @@ class RdmaLink:
             self._expected.remove(completion.immediate)
             self._arrived.add(completion.immediate)
             self._news.notify_all()
+        elif rail is not self._stream_rail:
+            rail.repost(buffer)
+            raise TransportError(f"{rail.port.name}: a SEND where only writes come")
         elif completion.immediate == Immediate.STREAM:
             try:
                 self._credit.came()

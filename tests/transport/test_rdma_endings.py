@@ -5,8 +5,10 @@ import errno
 import pytest
 
 from jscale.core.errors import TransportError
+from jscale.transport.rdma_options import RdmaOptions
+from jscale.transport.rdma_wire import Immediate
 from tests.transport.conftest import opened_and_closed
-from tests.transport.rdma_pair import SIZE, Pair
+from tests.transport.rdma_pair import BOTH, SIZE, Pair
 
 IGNORE_THREADS = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning"
@@ -46,6 +48,19 @@ def test_who_connects_while_the_transport_is_closed_leaves_nothing(rdma, monkeyp
     monkeypatch.setattr(equipment, "call", call_and_close)
     with pytest.raises(TransportError, match="this transport is closed"):
         pair.here.connect(pair.listener.address, rdma.recorder())
+
+
+@pytest.mark.parametrize("immediate", list(Immediate))
+def test_a_send_where_only_writes_come_ends_its_connection_alone(rdma, immediate):
+    pair = Pair(rdma, RdmaOptions(devices=BOTH))
+    near = rdma.recorder()
+    other = pair.here.connect(pair.listener.address, near)
+    pair.far.next("opened")
+    queue_pair = pair.connection.link.queue_pairs[1]
+    queue_pair.send((0, 0, 0), immediate, number=0, is_signalled=False)
+    assert "a SEND where only writes come" in str(pair.far.next("lost"))
+    other.send_message(b"still here", bytes(1 << 20))
+    assert pair.far.next("message")[0] == b"still here"
 
 
 @IGNORE_THREADS
