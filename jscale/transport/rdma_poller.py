@@ -20,7 +20,11 @@ ENDING_POLL_S = 0.005
 """How often it is looked whether the last of a connection that ended has come."""
 
 _QUEUE_PAIR_EVENTS = {1: "fatal error", 2: "invalid request", 3: "access error"}
-_DEVICE_FATAL = 8
+_RAIL_EVENTS = {
+    0: "the completion queue failed",
+    8: "the device failed",
+    14: "the receive queue failed",
+}
 _PORT_EVENTS = {9: "is up", 10: "is down"}
 
 
@@ -37,7 +41,7 @@ class Poller:
         self._links: dict[tuple[int, int], RdmaLink] = {}
         self._links_by_fd: dict[int, RdmaLink] = {}
         self._ending: dict[RdmaLink, None] = {}
-        self._is_closing = False
+        self._is_closing = self._has_failed = False
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK)
         self._epoll = select.epoll()
         self._rails_by_fd = {rail.fd: rail for rail in rails}
@@ -54,7 +58,7 @@ class Poller:
           TransportError: the thread has failed.
         """
         with self._lock:
-            if not self._thread.is_alive():
+            if self._has_failed:
                 raise TransportError("RDMA has failed in this process: see the log")
             for queue_pair in link.queue_pairs:
                 self._links[queue_pair.rail.index, queue_pair.number] = link
@@ -75,10 +79,10 @@ class Poller:
         with self._lock:
             for queue_pair in link.queue_pairs:
                 del self._links[queue_pair.rail.index, queue_pair.number]
-        self._links_by_fd.pop(fd, None)
+            self._links_by_fd.pop(fd, None)
+            with contextlib.suppress(OSError):  # It was not, or no more, listened to.
+                self._epoll.unregister(fd)
         self._ending.pop(link, None)
-        with contextlib.suppress(OSError):  # It was not, or no more, listened to.
-            self._epoll.unregister(fd)
 
     def close(self) -> None:
         """Stops; no link is attached any more."""
@@ -93,6 +97,8 @@ class Poller:
             self._poll()
         finally:
             if not self._is_closing:
+                with self._lock:
+                    self._has_failed = True
                 for link in self._all_links():
                     link.fail("polling for completions failed: see the log")
 
@@ -133,8 +139,9 @@ class Poller:
             os.eventfd_read(fd)
         elif (link := self._links_by_fd.get(fd)) and self._has_ended(link):
             self._ending[link] = None
-            with contextlib.suppress(OSError):  # Detached just now.
-                self._epoll.unregister(fd)
+            with self._lock, contextlib.suppress(OSError):
+                if self._links_by_fd.get(fd) is link:  # Else it may be another's now.
+                    self._epoll.unregister(fd)
 
     def _has_ended(self, link: RdmaLink) -> bool:
         """Reads its notes; whether there will be no more."""
@@ -156,10 +163,10 @@ class Poller:
         kind = rail.take_event()
         if kind in _PORT_EVENTS:
             logging.warning("RDMA port %s %s", rail.port.name, _PORT_EVENTS[kind])
-        if kind in _QUEUE_PAIR_EVENTS or kind == _DEVICE_FATAL:
-            what = _QUEUE_PAIR_EVENTS.get(kind, "the device failed")
+        if kind in _RAIL_EVENTS or kind in _QUEUE_PAIR_EVENTS:
+            what = (_RAIL_EVENTS | _QUEUE_PAIR_EVENTS)[kind]
             for link in self._all_links():
-                link.check(rail, what, is_device=kind == _DEVICE_FATAL)
+                link.check(rail, what, is_device=kind in _RAIL_EVENTS)
 
     def _all_links(self) -> set[RdmaLink]:
         with self._lock:

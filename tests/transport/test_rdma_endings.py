@@ -1,13 +1,17 @@
 """Connections that end amid something else, and others that must not notice."""
 
 import errno
+import importlib
+import socket
+import threading
+import types
 
 import pytest
 
 from jscale.core.errors import TransportError
 from jscale.transport.rdma_options import RdmaOptions
 from jscale.transport.rdma_wire import Immediate
-from tests.transport.conftest import opened_and_closed
+from tests.transport.conftest import PATIENCE_S, opened_and_closed
 from tests.transport.rdma_pair import BOTH, SIZE, Pair
 
 IGNORE_THREADS = pytest.mark.filterwarnings(
@@ -63,6 +67,14 @@ def test_a_send_where_only_writes_come_ends_its_connection_alone(rdma, immediate
     assert pair.far.next("message")[0] == b"still here"
 
 
+@pytest.mark.parametrize(("kind", "what"), [(0, "completion"), (14, "receive")])
+def test_a_queue_of_the_device_that_fails_ends_its_connections(rdma, kind, what):
+    pair = Pair(rdma)
+    pair.connection.link.queue_pairs[0].rail.context.tell(kind)
+    assert f"the {what} queue failed" in str(pair.near.next("lost"))
+    pair.far.next("lost")
+
+
 @IGNORE_THREADS
 def test_the_loss_is_told_even_if_the_end_goes_wrong(rdma):
     pair = Pair(rdma)
@@ -73,3 +85,71 @@ def test_the_loss_is_told_even_if_the_end_goes_wrong(rdma):
     pair.back.link.stop = stop
     pair.connection.close()
     pair.far.next("lost")
+
+
+@IGNORE_THREADS
+def test_nobody_connects_on_a_poller_that_is_failing(rdma):
+    pair = Pair(rdma)
+    link = pair.connection.link
+    is_failing, may_go_on = threading.Event(), threading.Event()
+    fail = link.fail
+
+    def wait_and_fail(reason):
+        is_failing.set()
+        may_go_on.wait(PATIENCE_S)
+        fail(reason)
+
+    def poll():
+        raise OSError(errno.EIO, "no such device")
+
+    link.fail = wait_and_fail
+    link.queue_pairs[0].rail.poll = poll
+    pair.back.send_message(b"wake up")
+    assert is_failing.wait(PATIENCE_S)
+    with pytest.raises(TransportError, match="RDMA has failed in this process"):
+        pair.here.connect(pair.listener.address, rdma.recorder())
+    may_go_on.set()
+    pair.near.next("lost")
+
+
+class Stub:
+    """A link as the poller sees it, of no queue pairs."""
+
+    def __init__(self, sock, read_notes):
+        self.queue_pairs = ()
+        self.channel = types.SimpleNamespace(fileno=sock.fileno)
+        self.read_notes = read_notes
+
+    def settle(self, now_s):
+        return True
+
+
+def test_a_link_that_got_the_descriptor_of_one_that_ends_is_listened_to(fabric):
+    here, there = socket.socketpair()
+    is_heard = threading.Event()
+
+    def read_of_next():
+        try:
+            here.recv(1, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        is_heard.set()
+        return True
+
+    def read_of_first():
+        """By the time it has read the last note, all that follows has happened."""
+        here.recv(1)
+        poller.detach(first)
+        poller.listen(following)
+        there.send(b"2")
+        return True
+
+    poller = importlib.import_module("jscale.transport.rdma_poller").Poller([])
+    first, following = Stub(here, lambda: False), Stub(here, read_of_next)
+    poller.listen(first)
+    first.read_notes = read_of_first
+    there.send(b"1")
+    assert is_heard.wait(PATIENCE_S)
+    poller.close()
+    for sock in (here, there):
+        sock.close()
