@@ -14,6 +14,9 @@ from jscale.transport.sockets import format_address, parse_address
 STRANGERS_MAX = 128
 """Callers in the handshake at once; more are turned away."""
 
+_RETRY_S = 0.1
+"""After the system could not take a caller."""
+
 
 class TcpListener(Listener):
     """Listens from construction on.
@@ -33,7 +36,7 @@ class TcpListener(Listener):
         self._welcome = welcome
         host, port = self._socket.getsockname()[:2]
         self._address = format_address((host, port), scheme)
-        self._is_closing = False
+        self._closing = threading.Event()
         self._strangers: set[threading.Thread] = set()
         self._lock = threading.Lock()
         self._thread = threading.Thread(
@@ -48,7 +51,7 @@ class TcpListener(Listener):
 
     def close(self) -> None:
         """See `Listener.close`; waits for handshakes that have begun."""
-        self._is_closing = True
+        self._closing.set()
         with contextlib.suppress(OSError):  # Closed by an earlier call.
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
@@ -59,13 +62,15 @@ class TcpListener(Listener):
             thread.join()
 
     def _accept(self) -> None:
-        while not self._is_closing:
+        while not self._closing.is_set():
             try:
                 sock, _ = self._socket.accept()
-            except OSError as error:
-                if not self._is_closing:
-                    logging.error("accept at %s: %s", self._address, error)
-                return
+            except OSError as error:  # Descriptors are short, or a caller has gone.
+                if not self._closing.wait(_RETRY_S):
+                    logging.log_every_n_seconds(
+                        logging.ERROR, "accept at %s: %s", 10, self._address, error
+                    )
+                continue
             thread = threading.Thread(
                 target=self._meet, args=(sock,), name="tcp-meet", daemon=True
             )

@@ -1,6 +1,7 @@
 """What only TCP can suffer: strangers, rubbish, cut wires."""
 
 import contextlib
+import errno
 import socket
 import threading
 
@@ -111,6 +112,20 @@ def test_a_port_in_use_says_so(tcp):
         address = format_address(other.getsockname())
         with pytest.raises(TransportError, match=r"in use.*choose another port"):
             tcp.open("a").listen(address, tcp.recorder())
+
+
+def test_a_caller_that_the_system_could_not_take_is_taken_later(tcp, monkeypatch):
+    accept = socket.socket.accept
+    is_short = iter([True])
+
+    def accept_later(sock):
+        if next(is_short, False):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept(sock)
+
+    monkeypatch.setattr(socket.socket, "accept", accept_later)
+    listener = tcp.open("b").listen("tcp://127.0.0.1:0", tcp.recorder())
+    tcp.open("a").connect(listener.address, tcp.recorder())
 
 
 def test_a_version_6_address_works(tcp):
