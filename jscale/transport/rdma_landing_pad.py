@@ -27,7 +27,7 @@ class LandingPad:
         if self._region is None or self._region.size_bytes < size_bytes:
             self.close()
             self._view = memoryview(mmap.mmap(-1, round_up(size_bytes, mmap.PAGESIZE)))
-            self._region = self._memory.add(self._view)
+            self._region = self._memory.add(self._view, is_private=True)
             self._channel.tell(self._region)
         return Place(self._region.number, 0), self._view[:size_bytes]
 

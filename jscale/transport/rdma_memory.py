@@ -9,7 +9,7 @@ from typing import Any
 
 from jscale.core.errors import TransportError
 from jscale.core.spans import Bytes, DeviceSpan
-from jscale.transport.rdma_endpoint import Region
+from jscale.transport.rdma_endpoint import REGIONS_MAX, Region
 from jscale.transport.rdma_rail import Rail, address_of
 from jscale.transport.rdma_wire import Place
 
@@ -21,6 +21,7 @@ class Registration:
     region: Region
     held: tuple[Any, ...]
     owner: object
+    is_private: bool
 
 
 class RegisteredMemory:
@@ -30,24 +31,28 @@ class RegisteredMemory:
         self._rails = rails
         self._is_read = is_read
         self._lock = threading.Lock()
-        self._numbers = itertools.count()
+        self._numbers = itertools.cycle(range(REGIONS_MAX))
         self._starts: list[int] = []
         self._registrations: list[Registration] = []
         self._by_number: dict[int, Registration] = {}
 
     @property
     def regions(self) -> list[Region]:
-        """What peers are told of."""
+        """What all peers are told of."""
         with self._lock:
-            return [registration.region for registration in self._registrations]
+            return [each.region for each in self._registrations if not each.is_private]
 
-    def add(self, memory: memoryview) -> Region:
+    def add(self, memory: memoryview, *, is_private: bool = False) -> Region:
         """Registers host memory, which stays where it is until `remove` or `close`.
+
+        Args:
+          memory: writable.
+          is_private: of one connection, which tells its peer and calls `remove`.
 
         Raises:
           TransportError: a device does not take it.
         """
-        return self._add_at(address_of(memory), memory)
+        return self._add_at(address_of(memory), memory, is_private=is_private)
 
     def add_device(
         self, span: DeviceSpan, dmabuf: Callable[[], int]
@@ -107,14 +112,16 @@ class RegisteredMemory:
 
     def close(self) -> None:
         """Takes every region back."""
-        for region in self.regions:
-            self.remove(region.number)
+        for number in list(self._by_number):
+            self.remove(number)
 
-    def _add_at(self, address: int, memory: Bytes) -> Region:
+    def _add_at(
+        self, address: int, memory: Bytes, *, is_private: bool = False
+    ) -> Region:
         held = self._on_each_rail(
             lambda rail: rail.register(address, memory.nbytes, is_read=self._is_read)
         )
-        return self._keep(held, address, address, memory)
+        return self._keep(held, address, address, memory, is_private=is_private)
 
     def _on_each_rail(self, make: Callable[[Rail], Any]) -> tuple[Any, ...]:
         held: list[Any] = []
@@ -128,13 +135,23 @@ class RegisteredMemory:
         return tuple(held)
 
     def _keep(
-        self, held: tuple[Any, ...], start: int, address: int, memory: Bytes
+        self,
+        held: tuple[Any, ...],
+        start: int,
+        address: int,
+        memory: Bytes,
+        *,
+        is_private: bool = False,
     ) -> Region:
-        """Notes a region that starts at `start` for us, at `address` for devices."""
+        """Notes a region that starts at `start` for us, at `address` for devices.
+
+        Its number is one that was free for longest: peers forget none.
+        """
         rkeys = tuple(int(region.rkey) for region in held)
-        region = Region(next(self._numbers), address, memory.nbytes, rkeys)
-        registration = Registration(region, held, memory)
         with self._lock:
+            number = next(n for n in self._numbers if n not in self._by_number)
+            region = Region(number, address, memory.nbytes, rkeys)
+            registration = Registration(region, held, memory, is_private)
             index = bisect.bisect(self._starts, start)
             self._starts.insert(index, start)
             self._registrations.insert(index, registration)

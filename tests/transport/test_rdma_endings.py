@@ -9,10 +9,11 @@ import types
 import pytest
 
 from jscale.core.errors import TransportError
+from jscale.transport.rdma_endpoint import REGIONS_MAX
 from jscale.transport.rdma_options import RdmaOptions
 from jscale.transport.rdma_wire import Immediate
 from tests.transport.conftest import PATIENCE_S, opened_and_closed
-from tests.transport.rdma_pair import BOTH, SIZE, Pair
+from tests.transport.rdma_pair import BOTH, PLAN, SIZE, Pair
 
 IGNORE_THREADS = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning"
@@ -110,6 +111,31 @@ def test_nobody_connects_on_a_poller_that_is_failing(rdma):
         pair.here.connect(pair.listener.address, rdma.recorder())
     may_go_on.set()
     pair.near.next("lost")
+
+
+def test_memory_can_be_registered_and_given_back_any_number_of_times(rdma):
+    pair = Pair(rdma)
+    memory = pair.there._equipment.memory
+    num_kept = len(memory.regions)
+    view = memoryview(bytearray(4096))
+    for _ in range(REGIONS_MAX + 1):
+        number = memory.add(view).number
+        memory.remove(number)
+    assert len(memory.regions) == num_kept
+    pair.write_all()
+    pair.assert_all_landed()
+
+
+def test_peers_hear_only_of_their_own_landing_pad(rdma):
+    pair = Pair(rdma, is_registered=(True, False))
+    pair.write_all()
+    pair.assert_all_landed()
+    other = pair.here.connect(pair.listener.address, rdma.recorder())
+    pair.far.next("opened")
+    other.write_chunk(PLAN, 0, pair.source.chunk(0))
+    assert pair.far.next("landed") == 0
+    told = [set(each.link._offers._regions) for each in (pair.connection, other)]
+    assert len(told[0] - told[1]) == len(told[1] - told[0]) == 1
 
 
 class Stub:
