@@ -162,8 +162,11 @@ class QueuePair:
             logging.warning("%s: cannot stop: %s", self.rail.port.name, error)
 
     def is_failed(self) -> bool:
-        """Whether the device has stopped it."""
-        attributes, _ = self._qp.query(verbs.IBV_QP_STATE)
+        """Whether the device has stopped it, or does not even say."""
+        try:
+            attributes, _ = self._qp.query(verbs.IBV_QP_STATE)
+        except PyverbsError:
+            return True
         return bool(attributes.qp_state == verbs.IBV_QPS_ERR)
 
     def close(self) -> None:

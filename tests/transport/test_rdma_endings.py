@@ -12,6 +12,7 @@ from jscale.core.errors import TransportError
 from jscale.transport.rdma_endpoint import REGIONS_MAX
 from jscale.transport.rdma_options import RdmaOptions
 from jscale.transport.rdma_wire import Immediate
+from tests.transport import fake_verbs
 from tests.transport.conftest import PATIENCE_S, opened_and_closed
 from tests.transport.rdma_pair import BOTH, PLAN, SIZE, Pair
 
@@ -74,6 +75,24 @@ def test_a_queue_of_the_device_that_fails_ends_its_connections(rdma, kind, what)
     pair.connection.link.queue_pairs[0].rail.context.tell(kind)
     assert f"the {what} queue failed" in str(pair.near.next("lost"))
     pair.far.next("lost")
+
+
+def test_a_queue_pair_that_cannot_be_asked_has_failed_and_no_other(rdma):
+    pair = Pair(rdma)
+    near = rdma.recorder()
+    other = pair.here.connect(pair.listener.address, near)
+    pair.far.next("opened")
+
+    def query(what):
+        raise fake_verbs.PyverbsError("Failed to query QP")
+
+    (queue_pair, *_) = pair.connection.link.queue_pairs
+    queue_pair._qp.query = query
+    queue_pair.rail.context.tell(fake_verbs.ACCESS_ERROR_EVENT)
+    assert "access error" in str(pair.near.next("lost"))
+    pair.far.next("lost")
+    other.send_message(b"still here")
+    assert pair.far.next("message")[0] == b"still here"
 
 
 @IGNORE_THREADS
