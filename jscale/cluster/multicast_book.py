@@ -140,7 +140,8 @@ class MulticastBook:
         is_outdone = bool(self._roster.senders) and not can_send
         if not (joiners or self._is_broken or is_outdone):
             return
-        targets = [w for w in transfer.pending if w not in self._roster.senders]
+        # Whoever has all blocks and lacks executables could send: it is no target too.
+        targets = [w for w in transfer.pending if w not in self._roster.complete]
         if self._roster.feeding and (targets or joiners):
             self._late = [w for w in self._late if w in targets] + joiners
             on_time = sorted(set(targets).difference(self._late))
@@ -189,6 +190,9 @@ class MulticastBook:
         for member in command.members:
             self._emit(TellWorker(member.worker, command))
         pending = frozenset(member.worker for member in command.targets)
+        if self._transfer is not None:
+            for source in sorted((self._transfer.pending & members) - pending):
+                self._release(source)
         for target in pending:
             self._roster.update(target, plan=plan)
         sources = frozenset(member.worker for member in command.sources)
