@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import os
 import pathlib
+import re
 import shutil
 import threading
 import time
@@ -27,6 +28,9 @@ PROBE_BYTES = 16 * MIB
 """What is read to see how fast: 2 to 10 ms."""
 
 _LOCK_FILE = "lock"
+_FINGERPRINT = re.compile("[0-9a-f]{32}")
+"""By this name we know our folders: what else is in the directory is not touched."""
+
 _LOOK_AGAIN_S = 0.2
 
 
@@ -155,9 +159,11 @@ class HostTier:
 
     def _make_room(self, fingerprint: str, manifest: Manifest) -> bool:
         """Evicts what has to go, and what a process that died left half-written."""
-        for partial in self._folder.glob("*/*.partial"):
-            partial.unlink()
-        sizes_bytes = {ModelName(m): self._size_bytes(m) for m in self._by_use()}
+        models = self._by_use()
+        for model in models:
+            for partial in (self._folder / model).glob("*.partial"):
+                partial.unlink()
+        sizes_bytes = {ModelName(m): self._size_bytes(m) for m in models}
         ours = ModelName(fingerprint)
         lacking = manifest.size_bytes - sizes_bytes.pop(ours, 0)
         host = HostCopies(
@@ -217,7 +223,7 @@ class HostTier:
         with contextlib.suppress(OSError):
             for folder in self._folder.iterdir():
                 with contextlib.suppress(OSError):
-                    if folder.is_dir():
+                    if _FINGERPRINT.fullmatch(folder.name) and folder.is_dir():
                         times_ns[folder.name] = folder.stat().st_mtime_ns
         return sorted(times_ns, key=lambda name: (times_ns[name], name))
 

@@ -130,6 +130,22 @@ def test_the_longest_unused_go_when_there_is_no_room(folder, manifest, blocks):
     assert used <= MIB
 
 
+def test_what_others_have_in_the_directory_is_left_alone(folder, manifest, blocks):
+    tier = HostTier(HostTierConfig(str(folder), 1))
+    theirs = folder / "model-on-disk"
+    theirs.mkdir(parents=True)
+    files = [
+        theirs / name for name in ("block-00000.bin", "a.partial", "manifest.json")
+    ]
+    for file in files:
+        file.write_bytes(bytes(4096))
+    os.utime(theirs, ns=(0, 0))
+    for number in range(29):
+        assert tier.keep(another(manifest, f"m{number}"), in_pieces(blocks))
+    assert all(file.exists() for file in files)
+    assert theirs.name not in tier.models()
+
+
 def test_a_model_that_does_not_fit_is_not_kept_and_evicts_nobody(folder, manifest):
     tier = HostTier(HostTierConfig(str(folder), 1))
     small = another(manifest, "small")
