@@ -1,7 +1,6 @@
 """One block's file, read past the page cache where that is sooner."""
 
 import ctypes
-import errno
 import mmap
 import os
 import pathlib
@@ -102,11 +101,9 @@ class BlockFile:
         while left and done % DIRECT_ALIGNMENT_BYTES == 0:
             try:
                 count = os.preadv(direct, left, offset_bytes + done)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
+            except OSError as error:  # If it is the disk, reading on will tell.
                 self._direct = None
-                self.why_cached = "these reads are not for O_DIRECT"
+                self.why_cached = f"O_DIRECT: {error.strerror}"
                 break
             if not count:
                 break
@@ -135,7 +132,11 @@ def cached_share(descriptor: int, size_bytes: int) -> float:
     if not size_bytes:
         return 1.0
     pages = (ctypes.c_char * -(-size_bytes // mmap.PAGESIZE))()
-    with mmap.mmap(descriptor, size_bytes, access=mmap.ACCESS_COPY) as mapping:
+    try:
+        mapped = mmap.mmap(descriptor, size_bytes, access=mmap.ACCESS_COPY)
+    except OSError:  # A file system that cannot, or no address space left.
+        return 0.0
+    with mapped as mapping:
         start = ctypes.c_char.from_buffer(mapping)
         try:
             failed = _LIBC.mincore(

@@ -1,5 +1,8 @@
 """Files become chunks in a store, by whatever mix of direct and cached reads."""
 
+import errno
+import fcntl
+import mmap
 import os
 import threading
 
@@ -8,6 +11,7 @@ import pytest
 
 from jscale.core.chunks import ChunkTable
 from jscale.core.errors import CheckpointError
+from jscale.store import block_file
 from jscale.store.block_file import BlockFile, cached_share
 from jscale.store.block_reader import BlockReader
 from jscale.store.block_store import BlockStore
@@ -141,6 +145,35 @@ def test_only_the_blocks_asked_for_are_read_in_that_order(files):
     reader_of(some, slots, reads_at_once=1, piece_bytes=4096).run()
     chunks = slots.chunks
     assert slots.landings == [*chunks.chunks_of(4), *chunks.chunks_of(1)]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EFAULT, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_read_directly_or_map_is_read_all_the_same(
+    files, monkeypatch, code
+):
+    class NoMaps:
+        PAGESIZE, ACCESS_COPY = mmap.PAGESIZE, mmap.ACCESS_COPY
+
+        @staticmethod
+        def mmap(*_, **__):
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    real = os.preadv
+
+    def preadv(descriptor, views, offset):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(code, os.strerror(code))
+        return real(descriptor, views, offset)
+
+    monkeypatch.setattr(block_file, "mmap", NoMaps)
+    monkeypatch.setattr(os, "preadv", preadv)
+    slots = Slots(ChunkTable((0, *SIZES_BYTES), 4096))
+    report = reader_of(files, slots).run()
+    assert [held(slots, block) for block in files] == [
+        path.read_bytes() for path in files.values()
+    ]
+    assert report.direct_bytes == 0
+    assert report.why_cached
 
 
 @pytest.mark.parametrize("cut_bytes", [0, 100, 8192, 16384 + 4096])
