@@ -90,9 +90,9 @@ class MetricsServer:
         self._thread: threading.Thread
         try:
             self._server, self._thread = prometheus_client.start_http_server(
-                port, host, registry
+                port, host.strip("[]"), registry
             )
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise ConfigError(
                 f"metrics_port is {port}: {host}:{port} cannot be listened on "
                 f"({error}); give another, or 0 for a free one"

@@ -99,6 +99,25 @@ def test_a_worker_without_a_model_has_numbers_too():
     assert told["jscale_received_bytes_total"] == ({"path": ""}, 0)
 
 
+def test_a_port_that_cannot_be_is_a_clear_error():
+    collector = WorkerCollector("w0", Traffic(), lambda: None)
+    with pytest.raises(ConfigError, match="metrics_port is 70000"):
+        MetricsServer(collector, "127.0.0.1", 70000)
+
+
+def test_an_address_of_ipv6_is_listened_on():
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 here")
+    collector = WorkerCollector("w0", Traffic(), lambda: None)
+    server = MetricsServer(collector, "[::1]", 0)
+    with urllib.request.urlopen(server.address) as answer:
+        assert b"jscale_registered_bytes" in answer.read()
+    server.close()
+
+
 def test_a_port_in_use_is_a_clear_error():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
