@@ -31,7 +31,10 @@ def numa_of_gpus(visible_gpus: str | None, sysfs: Path = SYSFS) -> int | None:
         if not all(part.isdigit() and int(part) < len(gpus) for part in chosen):
             return None
         gpus = [gpus[int(part)] for part in chosen]
-    nodes = {int((gpu / "numa_node").read_text()) for gpu in gpus}
+    try:
+        nodes = {int((gpu / "numa_node").read_text()) for gpu in gpus}
+    except (OSError, ValueError):  # A kernel that knows of no nodes.
+        return None
     return nodes.pop() if len(nodes) == 1 and min(nodes) >= 0 else None
 
 

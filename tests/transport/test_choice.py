@@ -171,3 +171,9 @@ def test_a_worker_without_gpus_is_where_its_processors_are(tmp_path):
     (folder / "cpulist").write_text("0-4095\n")
     assert numa_of_gpus(None, tmp_path) is None
     assert numa_of_worker(None, tmp_path) == 0
+
+
+def test_gpus_are_nowhere_for_a_kernel_that_knows_of_no_nodes(tmp_path):
+    (tmp_path / "bus/pci/drivers/nvidia/0000:18:00.0").mkdir(parents=True)
+    assert numa_of_gpus(None, tmp_path) is None
+    assert numa_of_worker(None, tmp_path) is None
