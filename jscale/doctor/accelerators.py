@@ -110,9 +110,11 @@ def accelerators(
 
 
 def _gpu(row: Sequence[str], files: KernelFiles) -> Finding:
+    if len(row) != len(_NVIDIA_FIELDS):  # No devices were found, say.
+        return Finding("nvidia-smi", ", ".join(row), Verdict.LACKING)
     facts = dict(zip(_NVIDIA_FIELDS, row, strict=True))
-    _, _, place = facts["pci.bus_id"].lower().partition(":")
-    numa = read(files.sysfs / f"bus/pci/devices/0000:{place}/numa_node")
+    place = facts["pci.bus_id"].lower()[-len("0000:00:00.0") :]
+    numa = read(files.sysfs / f"bus/pci/devices/{place}/numa_node")
     text = f"{facts['name']}, {facts['memory.total']}, driver {facts['driver_version']}"
     if numa and int(numa) >= 0:
         text += f", NUMA node {numa}"

@@ -86,21 +86,22 @@ def memory(files: KernelFiles) -> Section:
 
 def storage(cache_dir: str, files: KernelFiles) -> Section:
     """Whether files near the cache are read without passing the page cache."""
-    folder = Path(cache_dir).expanduser()
-    while not folder.is_dir():
+    folder = Path(os.path.expanduser(cache_dir))  # Whose home is not known, stays.
+    while not os.path.isdir(folder):  # Nor one that we may not look into.
         folder = folder.parent
     kind = _file_system(folder, read(files.proc / "self/mounts"))
     refusal = why_not_direct(folder)
+    is_refused = refusal.startswith("no ")
     return Section(
         "storage",
         (
             Finding(
                 "O_DIRECT",
                 f"{folder} ({kind}): {refusal or 'yes'}",
-                is_good(not refusal),
+                Verdict.PLAIN if refusal and not is_refused else is_good(not refusal),
                 "blocks are read through the page cache: keep models on ext4 or XFS "
                 "on a local disk if loading is too slow"
-                if refusal
+                if is_refused
                 else "",
                 facts={
                     "folder": str(folder),

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from jscale.core.errors import ConfigError
 from jscale.doctor import machine, rdma
 from jscale.doctor.accelerators import Accelerators, run_command
 from jscale.doctor.examine import DoctorConfig, examine
-from jscale.doctor.findings import Finding, Section, as_json
+from jscale.doctor.findings import Finding, Section, Verdict, as_json
 from jscale.doctor.kernel_files import KernelFiles
 from jscale.doctor.screen import show
 from jscale.transport.rdma_options import RdmaOptions
@@ -207,6 +208,21 @@ def test_accelerators_are_told_with_driver_and_node(rdma_files):
     )
 
 
+def test_gpus_of_other_pci_domains_have_their_own_node(files):
+    for domain, node in (("0000", "0"), ("0001", "1")):
+        place = files.sysfs / f"bus/pci/devices/{domain}:18:00.0"
+        place.mkdir(parents=True)
+        (place / "numa_node").write_text(node)
+    smi = SMI.replace("00000000:18", "00000001:18")
+    found = told(files, answers(GPU, smi=smi))["accelerators"]
+    assert found["gpu 0"]["text"].endswith("NUMA node 1")
+
+
+def test_what_nvidia_smi_says_instead_of_a_table_is_told(files):
+    found = told(files, answers(smi="No devices were found\n"))["accelerators"]
+    assert found["nvidia-smi"]["text"] == "No devices were found"
+
+
 @pytest.mark.parametrize(
     ("kernel", "is_new"),
     [("5.11.9", False), ("5.12.0-1-amd64", True), ("6.1.0", True), ("odd", False)],
@@ -254,6 +270,35 @@ def test_a_file_system_that_refuses_o_direct_is_told_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.open", refuse)
     assert machine._why_not_read("file") == "no (Invalid argument)"
+
+
+def test_a_folder_that_may_not_be_written_says_nothing_of_o_direct(
+    files, tmp_path, monkeypatch
+):
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+    (finding,) = machine.storage(str(tmp_path), files).findings
+    assert finding.text.endswith("cannot be tried: Permission denied")
+    assert (finding.verdict, finding.advice) == (Verdict.PLAIN, "")
+
+
+def test_a_folder_below_one_that_is_closed_to_us_is_passed_over(
+    files, tmp_path, monkeypatch
+):
+    real = os.stat
+
+    def refuse(path, *_, **options):
+        if "closed/" in os.fspath(path):
+            raise PermissionError(13, "Permission denied")
+        return real(path, **options)
+
+    monkeypatch.setattr("os.stat", refuse)
+    (tmp_path / "closed").mkdir()
+    (finding,) = machine.storage(f"{tmp_path}/closed/to/us", files).findings
+    assert finding.facts["folder"] == f"{tmp_path}/closed"
+    machine.storage("~who-is-not-there/cache", files)
 
 
 # --- on the screen -------------------------------------------------------------------
