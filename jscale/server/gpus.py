@@ -9,20 +9,28 @@ _ORDER = "CUDA_DEVICE_ORDER"
 NVIDIA_DRIVER = Path("/sys/bus/pci/drivers/nvidia")
 """Has an entry for each GPU that the driver serves."""
 
+DEVICES = Path("/dev")
+"""Has a file for each GPU that may be opened: in a container, for some of them."""
+
 
 def gpus_here(
-    environment: Mapping[str, str], driver: Path = NVIDIA_DRIVER
+    environment: Mapping[str, str],
+    driver: Path = NVIDIA_DRIVER,
+    devices: Path = DEVICES,
 ) -> tuple[str, ...]:
     """Names of the GPUs that workers may use, as `CUDA_VISIBLE_DEVICES` takes them.
 
     Args:
       environment: of this process, which may name some of them.
       driver: where the system lists them.
+      devices: where their files are, if they were made already.
     """
     visible = environment.get(VISIBLE)
     if visible is not None:
         return tuple(filter(None, (name.strip() for name in visible.split(","))))
-    return tuple(str(number) for number in range(len(list(driver.glob("*:*:*")))))
+    num_gpus = len(list(driver.glob("*:*:*")))
+    num_files = len(list(devices.glob("nvidia[0-9]*")))
+    return tuple(str(number) for number in range(min(num_gpus, num_files or num_gpus)))
 
 
 def choose_gpu(gpus: Collection[str], taken: Collection[str]) -> str | None:

@@ -12,10 +12,17 @@ def driver(tmp_path):
 
 
 def test_gpus_are_those_of_the_driver_or_those_that_one_may_see(driver, tmp_path):
-    assert gpus_here({}, driver) == ("0", "1", "2")
+    assert gpus_here({}, driver, tmp_path) == ("0", "1", "2")
     assert gpus_here({"CUDA_VISIBLE_DEVICES": "2, GPU-5f"}, driver) == ("2", "GPU-5f")
     assert gpus_here({"CUDA_VISIBLE_DEVICES": ""}, driver) == ()
     assert gpus_here({}, tmp_path / "none") == ()
+
+
+def test_a_container_that_was_given_some_gpus_has_no_others(driver, tmp_path):
+    """Its /sys is that of the host; those that it has are numbered from 0."""
+    for name in ("nvidia1", "nvidia2", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert gpus_here({}, driver, tmp_path) == ("0", "1")
 
 
 def test_workers_are_spread_and_places_used_again():
