@@ -116,6 +116,7 @@ class Worker:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
+        metrics = self._serve_metrics()  # First: it may be refused, and ends nothing.
         listener = self._transport.listen(self._choice.address, self._peers)
         server = aio.server(options=rpc.OPTIONS)
         handler = rpc.ATTACH_HEAD.handler(
@@ -148,7 +149,6 @@ class Worker:
         logging.info(
             "worker=%s data=%s serve=%s", self._name, listener.address, serve_address
         )
-        metrics = self._serve_metrics()
         attached = asyncio.create_task(self._stay_attached(self._manager))
         measured = asyncio.create_task(self._measure(meter))
         try:

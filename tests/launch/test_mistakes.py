@@ -74,6 +74,15 @@ MISTAKES = {
         ],
         "RDMA was asked for and cannot be used: ",
     ),
+    "metrics where nobody can listen": (
+        [
+            "worker",
+            "--worker=w0",
+            "--metrics_port=70000",
+            "--cluster_token_file={token}",
+        ],
+        "metrics_port is 70000: 127.0.0.1:70000 cannot be listened on",
+    ),
     "a rate that is none": (
         [
             "worker",
