@@ -13,6 +13,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from jscale.cluster.data_path import COPIED
 from jscale.cluster.traffic import Traffic
 from jscale.core.errors import ConfigError
 from jscale.store.arena import Arena, StagingCounts
@@ -41,7 +42,8 @@ class WorkerCollector(Collector):
         registered = GaugeMetricFamily(
             "jscale_registered_bytes", "Memory that the transport was told of."
         )
-        registered.add_metric([], _registered_bytes(arena) if arena else 0)
+        told_bytes = _registered_bytes(arena) if arena and path != COPIED else 0
+        registered.add_metric([], told_bytes)
         yield registered
         traffic = self._traffic
         for name, text, value in (

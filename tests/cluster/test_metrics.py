@@ -11,6 +11,7 @@ from jscale.store.arena import ArenaSizes
 from jscale.store.device_arena import DeviceArena
 from jscale.store.device_memory import DeviceMemoryError
 from jscale.store.emulated_memory import EmulatedMemory
+from jscale.store.host_arena import HostArena
 from jscale.transport.chunk_memory import ChunkMemory
 
 SIZES = ArenaSizes(blocks_bytes=16384, host_bytes=4096, chunk_bytes=4096)
@@ -90,6 +91,14 @@ def test_memory_of_the_device_is_registered_where_the_transport_reaches_it():
     arena.reach_directly()
     told = scraped(WorkerCollector("w0", Traffic(), lambda: (arena, "dmabuf")))
     assert told["jscale_registered_bytes"] == ({}, 3 * 4096 + 16384)
+    arena.close()
+
+
+def test_memory_that_could_not_be_registered_is_not():
+    arena = HostArena(SIZES)
+    why = "copied: memory may not be locked"
+    told = scraped(WorkerCollector("w0", Traffic(), lambda: (arena, why)))
+    assert told["jscale_registered_bytes"] == ({}, 0)
     arena.close()
 
 
