@@ -161,6 +161,15 @@ class Transfers:
                 member.unreachable(partner.worker)
 
 
+def is_outdated(event: events.WorkerEvent, store: BlockStore) -> bool:
+    """Whether executables came of which the event tells, and made room since.
+
+    A plan that brings others may have been joined while the event was on its way.
+    """
+    is_of_them = event == events.RegionFilled(events.EXECUTABLES_REGION)
+    return is_of_them and not store.has_executables
+
+
 def _plan(command: JoinMulticast, store: BlockStore) -> MulticastPlan:
     """What the command means for the chunks of the store."""
     num_leading = len(store.chunks.chunks_of(events.EXECUTABLES_REGION))

@@ -23,7 +23,7 @@ from jscale.cluster.local_copies import LocalCopies
 from jscale.cluster.peers import Peers
 from jscale.cluster.serve import GatewayStreams
 from jscale.cluster.traffic import Traffic
-from jscale.cluster.transfer import Transfers
+from jscale.cluster.transfer import Transfers, is_outdated
 from jscale.cluster.worker_state import WorkerState
 from jscale.core.errors import JscaleError, UnavailableError
 from jscale.core.ids import PipelineId, WorkerId
@@ -243,6 +243,8 @@ class Worker:
 
     def _step(self, event: events.WorkerEvent) -> None:
         if self._ended.done():
+            return
+        if self._loader is not None and is_outdated(event, self._loader.store):
             return
         for effect in self._state.step(event):
             try:

@@ -316,6 +316,12 @@ class BlockStore:
             region.fill()
             region.state = RegionState.READY
 
+    @property
+    def has_executables(self) -> bool:
+        """Whether all bytes of executables are here, verified or not."""
+        state = self._ledger.regions[EXECUTABLES_REGION].state
+        return state in (RegionState.VERIFYING, RegionState.READY)
+
     def verified_executables(self, sha256: str) -> bytes | None:
         """The executables that landed, after their digest was checked.
 

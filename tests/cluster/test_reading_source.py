@@ -11,7 +11,7 @@ from jscale.cluster import worker_events as events
 from jscale.cluster.messages import Bundle, JoinMulticast, Member
 from jscale.cluster.peers import Peers
 from jscale.cluster.traffic import Traffic
-from jscale.cluster.transfer import Transfers
+from jscale.cluster.transfer import Transfers, is_outdated
 from jscale.core.chunks import ChunkTable
 from jscale.core.errors import CheckpointError, IntegrityError
 from jscale.core.ids import PlanId, WorkerId
@@ -294,3 +294,18 @@ def test_what_was_damaged_on_disk_is_computed_with_by_nobody(workers, tmp_path):
         while worker.await_event(events.TransferOver).plan != 2:
             pass
         worker.store.verify(2)
+
+
+def test_executables_that_made_room_before_they_were_told_of_are_none(workers):
+    """Their event is on its way while a plan with others is joined."""
+    source, target, _ = workers
+    source.transfers.place_executables(source.store, BUNDLE, BUNDLE_NAME.sha256)
+    join([source, target], 1, BUNDLE_NAME)
+    filled = target.await_event(events.RegionFilled)
+    assert filled == events.RegionFilled(0)
+    assert not is_outdated(filled, target.store)
+    other = Bundle("0" * 64, len(BUNDLE), "f")
+    group = (source.member, target.member)
+    target.join(JoinMulticast(PlanId(2), "binomial", (group,), bundle=other))
+    assert is_outdated(filled, target.store)
+    assert not is_outdated(events.RegionFilled(1), target.store)
