@@ -113,6 +113,7 @@ class Loader:
     def close(self) -> None:
         """Ends the threads; what they had not begun is dropped."""
         self._copies.close()
+        self._cache.close()
         self._reading_thread.shutdown(cancel_futures=True)
         self._keeping_thread.shutdown(cancel_futures=True)
         self._digest_threads.shutdown(cancel_futures=True)
@@ -237,9 +238,9 @@ class Loader:
         digest = fingerprint_digest(self._executables.fingerprint)
         if self._take_cached(digest, started_ns):
             return
-        with self._cache.alone(digest):
-            if self._take_cached(digest, started_ns):
-                return  # Another process compiled them while we waited.
+        with self._cache.alone(digest) as may_compile:
+            if not may_compile or self._take_cached(digest, started_ns):
+                return  # Another process did while we waited, or we are closing.
             self._executables.compile(self._program.stage_specs())
             self._loaded("compiled", started_ns, None)
             self._executables.compile(self._late_specs)

@@ -198,6 +198,23 @@ def test_of_several_that_start_together_one_makes_the_bundle(tmp_path):
     assert found == [b"bundle"]
 
 
+def test_who_waits_for_another_process_may_close(tmp_path):
+    caches = [BundleCache(tmp_path), BundleCache(tmp_path)]
+    answers = []
+
+    def second():
+        with caches[1].alone("f1") as may_compile:
+            answers.append(may_compile)
+
+    thread = threading.Thread(target=second, daemon=True)
+    with caches[0].alone("f1") as may_compile:
+        assert may_compile
+        thread.start()
+        caches[1].close()
+        thread.join(timeout=20)
+        assert answers == [False]
+
+
 def test_a_damaged_cache_entry_is_passed_by(tmp_path):
     cache = BundleCache(tmp_path)
     cache.keep("f1", b"bundle")
