@@ -71,7 +71,7 @@ class HostTier:
     """
 
     def __init__(self, config: HostTierConfig) -> None:
-        self._folder = pathlib.Path(config.directory)
+        self._folder = pathlib.Path(config.directory).expanduser()
         self._capacity_bytes = config.capacity_mib * MIB
         self._is_closing = threading.Event()
 
