@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import gc
 import sys
 
 import pytest
@@ -127,7 +128,10 @@ def test_what_fits_into_local_replicas_opens_nothing_and_closes_nothing():
 
 
 def num_calls(function):
-    """How many calls a call leads to: what it costs, whatever the machine."""
+    """How many calls a call leads to: what it costs, whatever the machine.
+
+    But for those of the garbage collector, which may find what other tests left.
+    """
     counted = 0
 
     def count(frame, event, arg):
@@ -135,11 +139,14 @@ def num_calls(function):
         counted += event in ("call", "c_call")
 
     before = sys.getprofile()
+    gc.collect()
+    gc.disable()
     sys.setprofile(count)
     try:
         function()
     finally:
         sys.setprofile(before)
+        gc.enable()
     return counted
 
 
