@@ -1,8 +1,8 @@
 """Proposed pipelines, by example and by every holding of a few workers."""
 
+import gc
 import itertools
 import random
-import gc
 import sys
 
 import pytest
