@@ -57,10 +57,12 @@ class FlowLimits:
         """Work requests that one end has posted on one rail, at most.
 
         The stream, control words, writes of its own offers (each perhaps with one of
-        no bytes that tells of it), reads of the peer's, and two at the end that tell
-        when the queue is empty.
+        no bytes that tells of it), reads of the peer's or, where it refuses offers and
+        acknowledges nothing, more of no bytes behind the stream, and two at the end
+        that tell when the queue is empty.
         """
-        return self.stream + self.words + 3 * self.offers + 2
+        rest = max(self.stream, self.offers)
+        return self.stream + self.words + 2 * self.offers + rest + 2
 
 
 class StreamCredit:

@@ -128,6 +128,9 @@ class Poller:
                     link.completed(rail, completion)
                 except TransportError as error:
                     link.fail(str(error))
+                except Exception as error:  # noqa: BLE001 - ends that link, no other
+                    logging.exception("rdma port=%s", rail.port.name)
+                    link.fail(f"{type(error).__name__}: {error}; see the log")
         return False
 
     def _look(self, fd: int) -> None:

@@ -95,6 +95,23 @@ def test_a_queue_pair_that_cannot_be_asked_has_failed_and_no_other(rdma):
     assert pair.far.next("message")[0] == b"still here"
 
 
+def test_what_goes_wrong_with_one_connection_ends_no_other(rdma):
+    pair = Pair(rdma)
+    near = rdma.recorder()
+    other = pair.here.connect(pair.listener.address, near)
+    pair.far.next("opened")
+
+    def completed(rail, completion):
+        raise AssertionError("the queue is full")
+
+    pair.connection.link.completed = completed
+    pair.back.send_message(b"to one")
+    assert "the queue is full" in str(pair.near.next("lost"))
+    pair.far.next("lost")
+    other.send_message(b"still here")
+    assert pair.far.next("message")[0] == b"still here"
+
+
 @IGNORE_THREADS
 def test_the_loss_is_told_even_if_the_end_goes_wrong(rdma):
     pair = Pair(rdma)
