@@ -14,22 +14,22 @@ from jscale.core.ids import PlanId, WorkerId
 from jscale.plan import multicast
 from jscale.store.block_store import BlockStore, region_of
 from jscale.store.manifest import Manifest
-from jscale.transport.base import Handler, Hello
-from jscale.transport.multicast import MulticastMember, MulticastObserver
-from jscale.transport.plan_router import PlanRouter
+from jscale.transport.base import Hello
+from jscale.transport.multicast import MulticastMember
 from jscale.transport.rdma_options import RdmaOptions
 from jscale.transport.registry import open_transport
+from tests.transport.routed import Routed
 
 PATIENCE_S = 60.0
 PLAN = PlanId(1)
 
 
-class Member(Handler, MulticastObserver):
+class Member(Routed):
     """Holds a block store, and connections to the other members."""
 
     def __init__(self, rank: int, scheme: str, devices: tuple[str, ...], path: str):
+        super().__init__()
         self.name = WorkerId(f"w{rank}")
-        self.router = PlanRouter()
         self.ends = queue.Queue()
         self.store = BlockStore(Manifest.load(path), executables_size_bytes_max=4096)
         if rank == 0:
@@ -72,30 +72,6 @@ class Member(Handler, MulticastObserver):
         self.member.close()
         self.transport.close()
         self.store.close()
-
-    def opened(self, connection):
-        self.router.opened(connection)
-
-    def landing(self, plan):
-        return self.router.landing(plan)
-
-    def message(self, connection, header, payload):
-        raise AssertionError("nobody sends messages here")
-
-    def announced(self, connection, plan, held):
-        self.router.announced(connection, plan, held)
-
-    def asked(self, connection, plan, chunk):
-        self.router.asked(connection, plan, chunk)
-
-    def lost(self, connection, error):
-        self.router.lost(connection)
-
-    def chunk_landed(self, plan, chunk, region):
-        pass
-
-    def peer_lost(self, plan, peer):
-        pass
 
     def ended(self, outcome):
         self.ends.put(outcome)

@@ -9,15 +9,13 @@ import threading
 import numpy as np
 import pytest
 
-from jscale.checkpoint.random_model import config_of_size, write_random_model
 from jscale.store.arena import ArenaSizes
-from jscale.store.block_reader import BlockReader
-from jscale.store.block_store import BlockStore
 from jscale.store.cuda_memory import CudaMemory, load_driver
 from jscale.store.device_arena import DeviceArena
 from jscale.store.device_memory import DeviceMemoryError
 from jscale.store.digest import digest_of
 from jscale.store.dlpack import CPU
+from tests.store.loading import assert_a_model_loads
 
 CHUNK = 8192
 SIZES = ArenaSizes(blocks_bytes=32 * CHUNK, host_bytes=CHUNK, chunk_bytes=CHUNK)
@@ -167,26 +165,13 @@ class Visible(CudaMemory):
 
 
 def test_a_model_comes_from_disk_to_views_over_the_driver(tmp_path):
-    config = config_of_size(1 << 20, num_layers=4, dtype="bfloat16")
-    manifest = write_random_model(tmp_path, config, dtype="bfloat16", num_blocks=3)
-    store = BlockStore(
-        manifest,
-        new_arena=lambda sizes: DeviceArena(
+    assert_a_model_loads(
+        tmp_path,
+        lambda sizes: DeviceArena(
             Visible(load_driver()), sizes, slots_in=5, slots_out=2
         ),
+        size_bytes=1 << 20,
     )
-    places = {i: [tmp_path / entry.file] for i, entry in enumerate(manifest.blocks)}
-    BlockReader(store.chunks, places, store).run()
-    for index, entry in enumerate(manifest.blocks):
-        store.verify(index)
-        data = (tmp_path / entry.file).read_bytes()
-        leaves = store.publish(index)
-        for leaf, tensor in zip(leaves, entry.layout.tensors, strict=True):
-            start = tensor.offset_bytes
-            wanted = data[start : start + tensor.size_bytes]
-            assert np.asarray(leaf).tobytes() == wanted
-    del leaves, leaf
-    store.close()
 
 
 def num_flushes():

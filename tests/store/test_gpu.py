@@ -8,14 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jscale.checkpoint.random_model import config_of_size, write_random_model
 from jscale.core.layout import TensorLayout
 from jscale.store.arena import ArenaSizes
-from jscale.store.block_reader import BlockReader
-from jscale.store.block_store import BlockStore
 from jscale.store.cuda_memory import CudaMemory, load_driver
 from jscale.store.device_arena import DeviceArena
 from jscale.store.device_memory import DeviceMemoryError
+from tests.store.loading import assert_a_model_loads
 
 if jax.default_backend() != "gpu":
     pytest.skip("JAX has no GPU here", allow_module_level=True)
@@ -64,25 +62,12 @@ def test_computations_read_it_in_place(arena):
 
 
 def test_a_model_comes_from_disk_to_views(tmp_path):
-    config = config_of_size(32 << 20, num_layers=4, dtype="bfloat16")
-    manifest = write_random_model(tmp_path, config, dtype="bfloat16", num_blocks=3)
-    store = BlockStore(
-        manifest,
-        new_arena=lambda sizes: DeviceArena(CudaMemory(load_driver()), sizes),
+    assert_a_model_loads(
+        tmp_path,
+        lambda sizes: DeviceArena(CudaMemory(load_driver()), sizes),
+        size_bytes=32 << 20,
+        timeout_s=10,
     )
-    places = {i: [tmp_path / entry.file] for i, entry in enumerate(manifest.blocks)}
-    BlockReader(store.chunks, places, store).run()
-    for index, entry in enumerate(manifest.blocks):
-        store.verify(index)
-        data = (tmp_path / entry.file).read_bytes()
-        leaves = store.publish(index)
-        for leaf, tensor in zip(leaves, entry.layout.tensors, strict=True):
-            start = tensor.offset_bytes
-            wanted = data[start : start + tensor.size_bytes]
-            assert np.asarray(leaf).tobytes() == wanted
-    del leaves, leaf
-    gc.collect()
-    store.close(timeout_s=10)
 
 
 def test_its_memory_is_exported_or_it_is_said_why_not(arena):

@@ -2,13 +2,11 @@
 
 import queue
 
-from jscale.core.errors import PeerLostError
 from jscale.core.ids import PlanId, WorkerId
 from jscale.plan import multicast
-from jscale.transport.base import Handler
 from jscale.transport.chunk_memory import ChunkMemory
-from jscale.transport.multicast import MulticastMember, MulticastObserver
-from jscale.transport.plan_router import PlanRouter
+from jscale.transport.multicast import MulticastMember
+from tests.transport.routed import Routed
 
 PATIENCE_S = 20.0
 CHUNK_SIZE_BYTES = 4096
@@ -16,12 +14,12 @@ NUM_CHUNKS = 24
 PLAN = PlanId(3)
 
 
-class Peer(Handler, MulticastObserver):
+class Peer(Routed):
     """One worker: its transport, its memory, and what it was told."""
 
     def __init__(self, net, name, **options):
+        super().__init__()
         self.name = WorkerId(name)
-        self.router = PlanRouter()
         self.accepted = queue.Queue()
         self.memory = ChunkMemory(NUM_CHUNKS * CHUNK_SIZE_BYTES, CHUNK_SIZE_BYTES)
         self.transport = net.open(name, **options)
@@ -55,21 +53,6 @@ class Peer(Handler, MulticastObserver):
     def opened(self, connection):
         self.router.opened(connection)
         self.accepted.put(connection.peer)
-
-    def landing(self, plan):
-        return self.router.landing(plan)
-
-    def message(self, connection, header, payload):
-        raise AssertionError("nobody sends messages here")
-
-    def announced(self, connection, plan, held):
-        self.router.announced(connection, plan, held)
-
-    def asked(self, connection, plan, chunk):
-        self.router.asked(connection, plan, chunk)
-
-    def lost(self, connection, error: PeerLostError):
-        self.router.lost(connection)
 
     def chunk_landed(self, plan, chunk, region):
         self.landed_chunks.append(chunk)
